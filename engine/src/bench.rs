@@ -12,16 +12,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
 use crate::crypt::{Cipher, SectorCipher};
 use crate::device::{self, Access, Device, Roots, guard, signature};
 use crate::entropy::{Entropy, Seeded};
-use crate::io::{self, Completion, Engine, Fill, From, Options, Part};
+use crate::io::{self, Engine, Fill, From, Options, Part};
 use crate::pool::{Pool, Slot};
-use crate::report::{Advice, DriveFacts, Kind, Problem, Problems, Setting, Stop};
+use crate::report::{Advice, DriveFacts, Kind, PROGRESS_INTERVAL, Problem, Problems, Setting, Stop};
 use crate::request::EngineChoice;
-use crate::stream::workers::{CipherDirection, Done, How, Job, LaneBatcher, Span, Workers};
+use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
+use crate::stream::failures::Failures;
+use crate::stream::workers::{CipherDirection, How, Job, Span, Workers};
+use crate::stream::zeros::{self, OnError};
 use crate::survey::LinkCounters;
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
@@ -398,30 +399,16 @@ impl Bench {
         let ends = ENDS.min(size);
         let mut places = vec![ByteRange::new(0, ends), ByteRange::new(size - ends, ends)];
         places.extend(self.marks.iter().copied());
-        let failed = |what: &str, error: &std::io::Error| {
-            Problem::new(Kind::Drive, format!("{what}: {error}")).drive(&self.facts.name)
-        };
-        let slot_len = ROAD_BLOCK;
-        let pool = Pool::whole(1, slot_len)
+        let whole_sectors = places.into_iter().map(|place| {
+            let (at, end) = (place.start.0 / 4096 * 4096, place.end().0.next_multiple_of(4096).min(size));
+            ByteRange::new(at, end.saturating_sub(at))
+        });
+        let pool = Pool::whole(1, ROAD_BLOCK)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
-        let mut engine = self.engine(&pool, Options { reads: 1, writes: 1, ..Options::default() })?;
-        for place in places {
-            let (mut at, end) = (place.start.0 / 4096 * 4096, place.end().0.next_multiple_of(4096).min(size));
-            while at < end {
-                let Some(mut slot) = pool.take() else { break };
-                let len = (end - at).min(slot_len as u64) as usize;
-                slot[..len].fill(0);
-                engine.write(at, slot, len, ByteOffset(at));
-                while engine.in_flight() > 0 {
-                    if let Completion::Written { result: Err(error), .. } = engine.wait(None) {
-                        return Err(failed("what the measurement wrote cannot be wiped", &error.source));
-                    }
-                }
-                at += len as u64;
-            }
-        }
-        drop(engine);
-        self.device.flush().map_err(|error| failed("the drive could not be flushed", &error))?;
+        let engine = self.engine(&pool, Options { reads: 1, writes: 1, ..Options::default() })?;
+        let mut io = BlockIo::new(engine, pool, self.failures());
+        let places: Vec<ByteRange> = whole_sectors.collect();
+        zeros::overwrite(&mut io, &places, OnError::Fail, &mut |_| (), &|_| ())?;
         // Partitions that are gone; of a file there are none.
         let _ = self.device.reread_partitions();
         Ok(())
@@ -429,33 +416,13 @@ impl Bench {
 
     /// Moves consecutive blocks from `at` on, wrapping around, for `time`.
     fn measure(&self, how: Measure<'_>, stop: &Stop, engine_name: &mut String) -> Result<RateSeries, Problem> {
-        let Measure { direction, block, depth, at, time, every, .. } = how;
-        let mut moving = self.moving(how)?;
-        *engine_name = moving.engine.name().to_owned();
-        let (mut stretches, mut stretch) = (Vec::new(), (Duration::ZERO, 0u64));
-        let started = Instant::now();
-        loop {
-            let elapsed = started.elapsed();
-            let running = elapsed < time && !stop.requested() || moving.latencies.is_empty();
-            if elapsed - stretch.0 >= every {
-                stretches.push((elapsed - stretch.0, ByteLen(moving.bytes - stretch.1)));
-                stretch = (elapsed, moving.bytes);
-            }
-            while running && let Some(slot) = moving.idle.pop() {
-                moving.start(slot);
-            }
-            let away = moving.flush_lanes();
-            if moving.engine.in_flight() == 0 && away == 0 {
-                break;
-            }
-            moving.wait()?;
-            while let Ok(done) = moving.replies.try_recv() {
-                moving.digested(done);
-            }
-        }
-        moving.end()?;
-        let elapsed = started.elapsed();
-        let Moving { mut latencies, bytes, .. } = moving;
+        let Measure { direction, block, depth, at, .. } = how;
+        let mut moving = self.moving(how, stop)?;
+        *engine_name = moving.io.engine_name().to_owned();
+        moving.started = Instant::now();
+        event_loop::run(&mut moving)?;
+        let elapsed = moving.started.elapsed();
+        let Moving { mut latencies, bytes, stretches, .. } = moving;
         latencies.sort_unstable();
         let percentile = |share: f64| {
             let index = (latencies.len() as f64 * share) as usize;
@@ -467,8 +434,8 @@ impl Bench {
     }
 
     /// Slots, engine and lanes of a measurement.
-    fn moving(&self, how: Measure<'_>) -> Result<Moving<'_>, Problem> {
-        let Measure { direction, block, depth, at, road, .. } = how;
+    fn moving(&self, how: Measure<'_>, stop: &Stop) -> Result<Moving, Problem> {
+        let Measure { direction, block, depth, at, time, every, road } = how;
         let pool = Pool::whole(depth as usize, block)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
         // A block may be several requests.
@@ -478,9 +445,11 @@ impl Bench {
         let _ = self.device.drop_caches();
         let mut random = Seeded::new(at.0 ^ block as u64);
         let sector = self.device.geometry().sector;
-        let road = road.map(|(workers, cipher)| (workers.lane_batcher(), Arc::new(test_cipher(cipher, sector))));
-        let (reply, replies) = unbounded::<Done>();
-        let waker = engine.waker();
+        let mut io = BlockIo::new(engine, pool.clone(), self.failures()).until(stop);
+        if let Some((workers, _)) = road {
+            io.connect(workers);
+        }
+        let cipher = road.map(|(_, cipher)| Arc::new(test_cipher(cipher, sector)));
         let mut idle: Vec<Slot> = Vec::new();
         while let Some(mut slot) = pool.take() {
             // Contents that no drive compresses away.
@@ -489,27 +458,33 @@ impl Bench {
         }
         let size = self.facts.size.0 / 4096 * 4096;
         let blocks = (size.saturating_sub(at.0) / block as u64).max(1);
-        let (given, latencies) = (HashMap::new(), Vec::new());
-        let (drive, next, bytes) = (self.facts.name.as_str(), 0, 0);
         Ok(Moving {
-            drive,
             direction,
             block,
             depth,
             at,
             blocks,
-            road,
-            reply,
-            replies,
-            waker,
-            next,
-            given,
-            latencies,
-            bytes,
+            cipher,
+            time,
+            every,
+            started: Instant::now(),
+            is_stopped: false,
+            is_flushed: false,
+            next: 0,
+            given: HashMap::new(),
+            latencies: Vec::new(),
+            bytes: 0,
+            stretches: Vec::new(),
+            stretch: (Duration::ZERO, 0),
             idle,
-            engine,
-            _pool: pool,
+            io,
         })
+    }
+
+    /// Failures of the drive.
+    fn failures(&self) -> Failures {
+        let node = (!self.facts.is_image).then(|| self.facts.path.clone());
+        Failures::of(&self.facts.name, node)
     }
 
     fn engine(&self, pool: &Pool, options: Options) -> Result<Box<dyn Engine + Send>, Problem> {
@@ -604,38 +579,37 @@ impl Alone<'_> {
 }
 
 /// Blocks on their way between the drive and, if those are measured too, hash and cipher.
-struct Moving<'a> {
-    drive: &'a str,
+struct Moving {
     direction: Direction,
     block: usize,
     depth: u32,
     at: ByteOffset,
     /// Blocks from `at` to the end of the drive.
     blocks: u64,
-    road: Option<(LaneBatcher, Arc<SectorCipher>)>,
-    reply: Sender<Done>,
-    replies: Receiver<Done>,
-    waker: io::Waker,
+    /// `None` where the drive alone is measured.
+    cipher: Option<Arc<SectorCipher>>,
+    time: Duration,
+    every: Duration,
+    started: Instant,
+    is_stopped: bool,
+    /// What was written is durable, or is being made so: that belongs to the time that is measured.
+    is_flushed: bool,
     /// Tag of the next block.
     next: u64,
     /// Time at which the drive got each block.
     given: HashMap<u64, Instant>,
     latencies: Vec<Duration>,
     bytes: u64,
+    stretches: Vec<(Duration, ByteLen)>,
+    /// Time and bytes at which the present stretch began.
+    stretch: (Duration, u64),
     idle: Vec<Slot>,
-    engine: Box<dyn Engine + Send>,
-    /// Outlives the engine, which may still fill its slots.
-    _pool: Pool,
+    io: BlockIo,
 }
 
-impl Moving<'_> {
+impl Moving {
     fn place(&self, tag: u64) -> ByteOffset {
         ByteOffset(self.at.0 + tag % self.blocks * self.block as u64)
-    }
-
-    fn failed(&self, tag: u64, error: &std::io::Error) -> Problem {
-        let what = format!("{:?} failed: {error}", self.direction);
-        Problem::new(Kind::Drive, what).drive(self.drive).at(self.place(tag))
     }
 
     /// Sends the next block on its way.
@@ -643,70 +617,26 @@ impl Moving<'_> {
         let (tag, direction) = (self.next, self.direction);
         self.next += 1;
         match direction {
-            Direction::Write if self.road.is_some() => self.crypt(CipherDirection::Seal, tag, slot),
+            Direction::Write if self.cipher.is_some() => self.crypt(CipherDirection::Seal, tag, slot),
             Direction::Write => self.write(tag, slot),
             Direction::Read => {
                 self.given.insert(tag, Instant::now());
                 let parts = vec![Part { into: 0..self.block, from: From::Target { at: self.place(tag) } }];
-                self.engine.fill(Fill { tag, slot, parts });
+                self.io.fill(Fill { tag, slot, parts });
             }
         }
     }
 
     fn write(&mut self, tag: u64, slot: Slot) {
         self.given.insert(tag, Instant::now());
-        self.engine.write(tag, slot, self.block, self.place(tag));
+        self.io.write(tag, slot, self.block, self.place(tag));
     }
 
     /// Gives a block to the workers.
     fn crypt(&mut self, direction: CipherDirection, tag: u64, slot: Slot) {
         let at = self.place(tag);
-        if let Some((batcher, cipher)) = &mut self.road {
-            batcher.push(job(cipher, direction, tag, slot, self.block, at, &self.reply, &self.waker));
-        }
-    }
-
-    /// Starts lanes that are not full unless the drive is busy. Returns the number of blocks at the workers.
-    fn flush_lanes(&mut self) -> usize {
-        let Some((batcher, _)) = &mut self.road else { return 0 };
-        let busy = self.engine.in_flight() + if self.direction == Direction::Write { batcher.away() } else { 0 };
-        batcher.flush(busy * 2 >= self.depth as usize);
-        batcher.away()
-    }
-
-    fn wait(&mut self) -> Result<(), Problem> {
-        match self.engine.wait(Some(Duration::from_secs(1))) {
-            Completion::Filled { tag, slot, results } => {
-                if let Some(io::PartResult::Failed(error)) = results.first() {
-                    return Err(self.failed(tag, error));
-                }
-                self.latencies.extend(self.given.remove(&tag).map(|since| since.elapsed()));
-                if self.road.is_some() {
-                    self.crypt(CipherDirection::Open, tag, slot);
-                } else {
-                    self.arrived(slot);
-                }
-            }
-            Completion::Written { tag, slot, result } => {
-                if let Err(error) = result {
-                    return Err(self.failed(tag, &error.source));
-                }
-                self.latencies.extend(self.given.remove(&tag).map(|since| since.elapsed()));
-                self.arrived(slot);
-            }
-            Completion::Flushed { .. } | Completion::Woken | Completion::TimedOut => {}
-            Completion::Broken(error) => return Err(self.failed(self.next, &error)),
-        }
-        Ok(())
-    }
-
-    /// Takes a block from the workers.
-    fn digested(&mut self, done: Done) {
-        self.road.iter_mut().for_each(|(batcher, _)| batcher.complete());
-        if self.direction == Direction::Write {
-            self.write(done.tag, done.slot);
-        } else {
-            self.arrived(done.slot);
+        if let Some(cipher) = &self.cipher {
+            self.io.digest(job(cipher, direction, tag, slot, self.block, at));
         }
     }
 
@@ -714,16 +644,62 @@ impl Moving<'_> {
         self.bytes += self.block as u64;
         self.idle.push(slot);
     }
+}
 
-    /// Makes what was written durable: that belongs to the time that is measured.
-    fn end(&mut self) -> Result<(), Problem> {
-        if self.direction == Direction::Write {
-            self.engine.flush(self.next);
-            while self.engine.in_flight() > 0 {
-                if let Completion::Flushed { result: Err(error), .. } = self.engine.wait(None) {
-                    return Err(self.failed(self.next, &error));
+impl Transfer for Moving {
+    fn io(&mut self) -> &mut BlockIo {
+        &mut self.io
+    }
+
+    fn advance(&mut self) -> Result<Next, Problem> {
+        let elapsed = self.started.elapsed();
+        if elapsed - self.stretch.0 >= self.every && !self.is_flushed {
+            self.stretches.push((elapsed - self.stretch.0, ByteLen(self.bytes - self.stretch.1)));
+            self.stretch = (elapsed, self.bytes);
+        }
+        let is_running = elapsed < self.time && !self.is_stopped || self.latencies.is_empty();
+        while is_running && let Some(slot) = self.idle.pop() {
+            self.start(slot);
+        }
+        // Lanes that are not full start too, unless the drive is busy.
+        let is_write = self.direction == Direction::Write;
+        let busy = self.io.ops_in_flight() + if is_write { self.io.at_workers() } else { 0 };
+        self.io.flush_lanes(busy * 2 >= self.depth as usize);
+        if self.io.is_idle() && self.io.at_workers() == 0 {
+            if !is_write || self.is_flushed {
+                return Ok(Next::Done);
+            }
+            self.is_flushed = true;
+            self.io.flush(self.next);
+        }
+        Ok(Next::Wait(PROGRESS_INTERVAL))
+    }
+
+    fn apply(&mut self, action: Action) -> Result<(), Problem> {
+        match action {
+            Action::Filled { tag, slot, results } => {
+                if let Some(io::PartResult::Failed(error)) = results.first() {
+                    let problem = Problem::new(Kind::Drive, format!("reading failed: {error}")).at(self.place(tag));
+                    return Err(self.io.failures.named(problem));
+                }
+                self.latencies.extend(self.given.remove(&tag).map(|since| since.elapsed()));
+                match self.cipher {
+                    Some(_) => self.crypt(CipherDirection::Open, tag, slot),
+                    None => self.arrived(slot),
                 }
             }
+            Action::Written { tag, slot, result } => {
+                result.map_err(|error| self.io.failures.write(&error, None))?;
+                self.latencies.extend(self.given.remove(&tag).map(|since| since.elapsed()));
+                self.arrived(slot);
+            }
+            Action::Digested(done) => match self.direction {
+                Direction::Write => self.write(done.tag, done.slot),
+                Direction::Read => self.arrived(done.slot),
+            },
+            Action::Flushed { result, .. } => result.map_err(|error| self.io.failures.flush(&error))?,
+            Action::Stopped => self.is_stopped = true,
+            Action::Woken | Action::Quiet | Action::Slow(_) => {}
         }
         Ok(())
     }
@@ -765,7 +741,6 @@ fn counters(device: &Device) -> LinkCounters {
 }
 
 /// A slot job for the workers, as preparing and verifying build it.
-#[expect(clippy::too_many_arguments, reason = "the fields of a job")]
 fn job(
     cipher: &Arc<SectorCipher>,
     direction: CipherDirection,
@@ -773,8 +748,6 @@ fn job(
     slot: Slot,
     len: usize,
     at: ByteOffset,
-    reply: &Sender<Done>,
-    waker: &io::Waker,
 ) -> Job {
     Job {
         tag,
@@ -789,8 +762,6 @@ fn job(
         cipher: Some(Arc::clone(cipher)),
         sums_spans: false,
         sha256: false,
-        reply: reply.clone(),
-        waker: waker.clone(),
     }
 }
 
@@ -812,31 +783,24 @@ fn core_rate(cipher: Cipher, direction: CipherDirection) -> Result<f64, Problem>
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
     let workers = Workers::start(1).map_err(|error| no_threads(&error))?;
     let cipher = Arc::new(test_cipher(cipher, SectorSize::S512));
-    let (reply, replies) = unbounded();
-    let waker = io::Waker::none();
     let mut random = Seeded::new(2);
     let mut idle = Vec::new();
     while let Some(mut slot) = pool.take() {
         random.fill(&mut slot);
         idle.push(slot);
     }
-    let mut batcher = workers.lane_batcher();
+    let mut batcher = workers.lane_batcher(io::Waker::none());
     let rounds = CPU_PROBE / (slots * ROAD_BLOCK) as u64;
     let started = Instant::now();
     for round in 0..rounds {
         for (i, slot) in idle.drain(..).enumerate() {
             let at = ByteOffset((round * slots as u64 + i as u64) * ROAD_BLOCK as u64);
-            batcher.push(job(&cipher, direction, i as u64, slot, ROAD_BLOCK, at, &reply, &waker));
+            batcher.push(job(&cipher, direction, i as u64, slot, ROAD_BLOCK, at));
         }
         batcher.flush(false);
         for _ in 0..slots {
-            match replies.recv() {
-                Ok(done) => {
-                    batcher.complete();
-                    idle.push(done.slot);
-                }
-                Err(_) => return Err(Problem::new(Kind::Internal, "a worker ended early")),
-            }
+            let done = batcher.wait().ok_or_else(|| Problem::new(Kind::Internal, "a worker ended early"))?;
+            idle.push(done.slot);
         }
     }
     Ok(CPU_PROBE as f64 / started.elapsed().as_secs_f64())

@@ -447,6 +447,18 @@ fn rooms_of_the_engine_use_lower_ones_and_have_no_circles() {
     assert!(circle(&BTreeMap::from([arrow("a", "b"), arrow("b", "c")])).is_empty());
 }
 
+/// What an I/O engine returns is taken in one place, so that no second loop with time limits of its own comes about.
+#[test]
+fn one_loop_takes_what_the_io_engines_return() {
+    let mut files = Vec::new();
+    for dir in ["engine/src", "account/src", "service/src", "cli/src"] {
+        files_below(&project().join(dir), &|path| has_extension(path, &["rs"]), &mut files);
+    }
+    let takes = |file: &&PathBuf| fs::read_to_string(file).expect("readable").contains("Completion::");
+    let takers: Vec<_> = files.iter().filter(takes).collect();
+    assert_eq!(takers, [&project().join("engine/src/stream/event_loop.rs")]);
+}
+
 #[test]
 fn pure_crates_do_not_touch_the_machine() {
     let mut found = Vec::new();

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::erase::Context;
-use super::lane::merged;
 use super::map::{Map, Status};
 use super::pipeline::{Hashed, Hashes, Pipeline, To};
 use super::ranges::{both, rest_of};
@@ -27,6 +26,7 @@ use crate::journal::files::replace_private;
 use crate::pool::SLOT_LEN;
 use crate::report::{Advice, DriveFacts, Kind, Problem, Problems, Setting, Stage};
 use crate::stream::rate_limit::RateLimit;
+use crate::stream::zeros::merged;
 use crate::surroundings::timestamp;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 

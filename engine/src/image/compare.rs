@@ -5,7 +5,6 @@ use std::path::Path;
 
 use crossbeam_channel::unbounded;
 
-use super::lane::merged;
 use crate::device::{self, Access, Device, Roots};
 use crate::ntfs::read::{RunPlace, display_name};
 use crate::pool::SLOT_LEN;
@@ -14,6 +13,7 @@ use crate::stream::block_reader::{BlockReader, Held, Load, cut};
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
+use crate::stream::zeros::merged;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::volume::files::Files;
 use crate::volume::find::Opened;

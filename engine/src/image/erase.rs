@@ -13,12 +13,13 @@ use crate::azure::ledger::Ledger;
 use crate::bitlocker::read::{self, State, Volume};
 use crate::device::{Device, Identity, guard, signature};
 use crate::gpt::{self, table_areas};
-use crate::image::lane::{self, merged};
+use crate::image::lane;
 use crate::image::search::{MARKS, Reading, is_zero};
 use crate::image::target::Target;
 use crate::journal::files::read_journal;
 use crate::report::{Advice, DriveFacts, Event, Kind, Problem, Problems, Setting, Stage, Stop, Waiting};
 use crate::stream::workers::Workers;
+use crate::stream::zeros::merged;
 use crate::surroundings::timestamp;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::verify::logs::Logs;
@@ -557,7 +558,7 @@ impl<'a> Erasure<'a> {
         let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
         let progress = &mut |done| context.progress(done, total);
         let unwritten = lane::zero(self.device, self.name(), &ranges, context.stop, progress)?;
-        self.erased.unwritten = merged([std::mem::take(&mut self.erased.unwritten), unwritten.0].concat());
+        self.erased.unwritten = merged([std::mem::take(&mut self.erased.unwritten), unwritten].concat());
         Ok(())
     }
 
@@ -598,9 +599,9 @@ impl<'a> Erasure<'a> {
         let whole = [ByteRange::new(0, size.0)];
         let progress = &mut |done| context.progress(done, size);
         let unwritten = lane::zero(self.device, self.name(), &whole, context.stop, progress)?;
-        let lost: u64 = unwritten.0.iter().map(|range| range.len.0).sum();
+        let lost: u64 = unwritten.iter().map(|range| range.len.0).sum();
         self.erased.overwritten = Some(ByteLen(size.0 - lost));
-        self.erased.unwritten = merged([std::mem::take(&mut self.erased.unwritten), unwritten.0].concat());
+        self.erased.unwritten = merged([std::mem::take(&mut self.erased.unwritten), unwritten].concat());
         Ok(())
     }
 

@@ -24,6 +24,7 @@ use crate::stream::medium::Medium;
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, How, Span, Workers};
+use crate::stream::zeros::merged;
 use crate::units::{ByteOffset, ByteRange};
 
 /// Slots of the pipeline, 160 MiB: those being filled, two groups of lanes at the workers, one for each stage, and the
@@ -179,7 +180,7 @@ impl Pipeline<'_> {
             let bug = |_| Problem::new(Kind::Internal, "a thread of the copy ended in a bug");
             carried.lanes = threads.into_iter().map(|lane| lane.join().map_err(bug).and_then(|ended| ended)).collect();
             intake.report();
-            carried.failed = super::lane::merged(intake.failed);
+            carried.failed = merged(intake.failed);
             let is_whole = result.is_ok() && carried.failed.is_empty();
             let whole = sha.join().map_err(bug)?;
             carried.sha256 = whole.filter(|_| is_whole);

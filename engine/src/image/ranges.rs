@@ -5,11 +5,11 @@ use std::io;
 
 use rustix::fs::{SeekFrom, seek};
 
-use super::lane::merged;
 use crate::bitlocker::read::State;
 use crate::ntfs::append::free_runs;
 use crate::ntfs::read::LogState;
 use crate::report::{Advice, Kind, Problem, Setting};
+use crate::stream::zeros::merged;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::volume::files;
 use crate::volume::find::{Found, Inside, Opened, View};

@@ -4,13 +4,12 @@
 //! it is stored, encrypted by its own sector cipher, and never mounted. No byte is written that does not have the
 //! manifest's hash, and each block is read back from the device.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::device::Device;
 use crate::hash::md5_many;
-use crate::image::target::{Target, node};
-use crate::io::Options;
+use crate::image::lane::block_io;
+use crate::image::target::Target;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{Advice, Command, Kind, Problem};
 use crate::units::ByteOffset;
@@ -64,9 +63,7 @@ impl Claimed {
         let files = Files::read(&self.opened)?;
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-        let (engine, _) = crate::io::open(self.device.target(), &pool, Options::default());
-        let node = node(&self.device);
-        let mut store = Store::new(name, engine, &pool).at(node.as_deref().map(Path::new));
+        let mut store = Store::new(block_io(&self.device, name, &pool), &|_| ());
         for one in damaged {
             let mut bytes = vec![0; one.len as usize];
             let outcome = fetch(one, &mut bytes)

@@ -1,31 +1,24 @@
 //! Places that a large request could not read: smaller requests, from both sides, then each sector, then again.
 
-use std::time::Duration;
-
 use super::map::{Map, Status};
-use crate::io::{Completion, Engine, Fill, From, Part, PartResult};
+use crate::io::{Fill, From, Part, PartResult};
 use crate::pool::{Pool, Slot};
-use crate::report::{Kind, Problem, Stop};
+use crate::report::{Kind, PROGRESS_INTERVAL, Problem, Stop};
+use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
+use crate::stream::failures::Failures;
 use crate::stream::medium::Medium;
-use crate::stream::timeouts::Timeouts;
 use crate::units::{ByteOffset, ByteRange};
 
 /// First, a place is cut into requests of this length.
 const PART: u64 = 64 << 10;
 
-/// Longest sleep of the loop.
-const WAIT: Duration = Duration::from_millis(200);
-
 /// Reads small places one by one.
 pub(super) struct Rescue<'a> {
     medium: &'a dyn Medium,
-    name: &'a str,
-    stop: &'a Stop,
-    engine: Box<dyn Engine + Send>,
+    io: BlockIo,
     slot: Option<Slot>,
     /// The smallest request: a logical sector.
     sector: u64,
-    tag: u64,
 }
 
 /// Takes what was read.
@@ -40,7 +33,9 @@ impl<'a> Rescue<'a> {
         let pool = Pool::whole(1, PART as usize)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let (engine, _) = medium.engine(&pool);
-        Ok(Self { medium, name, stop, engine, slot: pool.take(), sector: medium.sector().bytes(), tag: 0 })
+        let slot = pool.take();
+        let io = BlockIo::new(engine, pool, Failures::of(name, None)).until(stop);
+        Ok(Self { medium, io, slot, sector: medium.sector().bytes() })
     }
 
     /// Works on all places of the map that were tried and not read. `changed` hears of the map between requests.
@@ -128,32 +123,53 @@ impl<'a> Rescue<'a> {
 
     /// Reads one range, which fits the slot; `false` where it cannot be read.
     fn read(&mut self, range: ByteRange, put: &mut Put<'_>) -> Result<bool, Problem> {
-        if self.stop.requested() {
-            return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(self.name));
+        let mut reading = Reading { io: &mut self.io, range, slot: self.slot.take(), is_read: None };
+        event_loop::run(&mut reading)?;
+        self.slot = reading.slot;
+        let is_read = reading.is_read == Some(true);
+        let bytes = self.slot.as_deref().filter(|_| is_read);
+        bytes.map_or(Ok(()), |slot| put(range.start, &slot[..range.len.0 as usize]))?;
+        Ok(is_read)
+    }
+}
+
+/// One range on its way from the drive.
+struct Reading<'a> {
+    io: &'a mut BlockIo,
+    range: ByteRange,
+    /// `None` while the engine has it.
+    slot: Option<Slot>,
+    /// Whether all of it was read, once that is known.
+    is_read: Option<bool>,
+}
+
+impl Transfer for Reading<'_> {
+    fn io(&mut self) -> &mut BlockIo {
+        self.io
+    }
+
+    fn advance(&mut self) -> Result<Next, Problem> {
+        if self.is_read.is_some() {
+            return Ok(Next::Done);
         }
-        let internal = || Problem::new(Kind::Internal, "a slot was lost");
-        let slot = self.slot.take().ok_or_else(internal)?;
-        let len = range.len.0 as usize;
-        self.tag += 1;
-        let parts = vec![Part { into: 0..len, from: From::Target { at: range.start } }];
-        self.engine.fill(Fill { tag: self.tag, slot, parts });
-        loop {
-            match self.engine.wait(Some(WAIT)) {
-                Completion::Filled { slot, results, .. } => {
-                    let is_read = results.iter().all(PartResult::is_done);
-                    let given = if is_read { put(range.start, &slot[..len]) } else { Ok(()) };
-                    self.slot = Some(slot);
-                    return given.map(|()| is_read);
-                }
-                Completion::Broken(error) => {
-                    let problem = Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"));
-                    return Err(problem.drive(self.name));
-                }
-                Completion::TimedOut => {
-                    Timeouts::default().check(self.engine.as_ref()).map_err(|problem| problem.drive(self.name))?;
-                }
-                _ => {}
+        if let Some(slot) = self.slot.take() {
+            let part = Part { into: 0..self.range.len.0 as usize, from: From::Target { at: self.range.start } };
+            self.io.fill(Fill { tag: self.range.start.0, slot, parts: vec![part] });
+        } else if self.io.is_idle() {
+            return Err(Problem::new(Kind::Internal, "a slot was lost"));
+        }
+        Ok(Next::Wait(PROGRESS_INTERVAL))
+    }
+
+    fn apply(&mut self, action: Action) -> Result<(), Problem> {
+        match action {
+            Action::Filled { slot, results, .. } => {
+                self.is_read = Some(results.iter().all(PartResult::is_done));
+                self.slot = Some(slot);
+                Ok(())
             }
+            Action::Stopped => Err(self.io.failures.stopped()),
+            _ => Ok(()),
         }
     }
 }

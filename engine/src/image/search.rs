@@ -2,13 +2,13 @@
 
 use memchr::memmem;
 
-use super::lane::merged;
 use crate::pool::SLOT_LEN;
 use crate::report::{Problem, Stop};
 use crate::stream::block_reader::{BlockReader, Load};
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
+use crate::stream::zeros::merged;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 
 /// Signatures of BitLocker's structures: first sectors, metadata regions, and the files of a conversion.

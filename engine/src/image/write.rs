@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::lane::{self, Lane, merged};
+use super::lane::{self, Lane};
 use super::map::{Map, Status};
 use super::packed::Packed;
 use super::pipeline::{Far, Hashed, Hashes, Pipeline, To, pieces, written};
@@ -28,6 +28,7 @@ use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{Advice, DriveFacts, Event, Kind, Problem, Problems, Setting, Stage, Stop, Waiting};
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::workers::Workers;
+use crate::stream::zeros::merged;
 use crate::surroundings::timestamp;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::verify::listing;
@@ -404,7 +405,7 @@ impl Write {
             let range = ByteRange::new(at.0, bytes.len() as u64);
             for (((_, one), lane), ended) in alive.iter().zip(&mut lanes).zip(ended.iter_mut()) {
                 if ended.is_none() && one.takes(range) {
-                    *ended = lane.put(&pool, &[(at, bytes)]).err();
+                    *ended = lane.put(&[(at, bytes)]).err();
                 }
             }
         };
@@ -598,7 +599,7 @@ impl Drive {
                 old.extend(table_areas(facts.size));
                 old.extend(overlays.iter().map(|(at, bytes)| ByteRange::new(at.0, bytes.len() as u64)));
                 let unwritten = lane::zero(&device, &facts.name, &merged(old), stop, &mut |_| ())?;
-                if let Some(place) = unwritten.0.first() {
+                if let Some(place) = unwritten.first() {
                     let problem = Problem::new(Kind::Drive, "cannot be written").drive(&facts.name).at(place.start);
                     return Err(problem.advice("the drive is damaged: use another one"));
                 }
@@ -833,11 +834,11 @@ impl Finish<'_> {
         let mut lane = Lane::new(&one.device, self.name, &pool);
         let places: Vec<(ByteOffset, &[u8])> = one.overlays.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
         let (front, others) = places.split_first().ok_or_else(|| Problem::new(Kind::Internal, "no front"))?;
-        lane.put(&pool, others)?;
+        lane.put(others)?;
         // The first sector is what makes it a drive: by itself, when all else is durable.
         let sector = (one.device.geometry().sector.bytes() as usize).min(front.1.len());
-        lane.put(&pool, &[(ByteOffset(sector as u64), &front.1[sector..])])?;
-        lane.put(&pool, &[(front.0, &front.1[..sector])])
+        lane.put(&[(ByteOffset(sector as u64), &front.1[sector..])])?;
+        lane.put(&[(front.0, &front.1[..sector])])
     }
 
     /// Where pieces begin and end off the grid, those of a rescued place too.

@@ -6,16 +6,16 @@ use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
 use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
-use crate::io::{self, Completion, Engine, Fill, From, Part, PartResult};
+use crate::io::{self, Fill, From, Part, PartResult};
 use crate::pool::{FILLS_MAX, Pool, SLOT_LEN, Slot};
-use crate::report::{Kind, Problem, Stop};
+use crate::report::{Kind, PROGRESS_INTERVAL, Problem, Stop};
+use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
+use crate::stream::failures::Failures;
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
-use crate::stream::workers::{CipherDirection, Digest, Done, How, Job, LaneBatcher, Span, Workers};
+use crate::stream::workers::{CipherDirection, Digest, Done, How, Job, Span, Workers};
 use crate::units::{ByteLen, ByteOffset};
 
 /// Additional bytes of a slot, so that a block that starts inside a sector still fits.
@@ -33,9 +33,6 @@ const AHEAD_MAX: u64 = 32;
 
 /// A load that takes longer to come is read before the next is asked for.
 const SLOW_LOAD: Duration = Duration::from_millis(5);
-
-/// Longest sleep of the loop, so that a stop request is noticed.
-const WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// A slot's worth of reading.
 #[derive(Debug)]
@@ -155,9 +152,9 @@ struct Under<T> {
     failure: Option<std::io::Error>,
 }
 
-/// Queue to the workers. Blocks longer than a slot are hashed in order, one of their slots at a time.
+/// Slots of blocks longer than a slot, which are hashed in order, one at a time.
+#[derive(Default)]
 struct Outgoing {
-    batcher: LaneBatcher,
     order: VecDeque<u64>,
     ready: HashMap<u64, Slot>,
     state: Option<Md5Chain>,
@@ -167,19 +164,14 @@ struct Outgoing {
 /// A run: loads between the drive, the workers and the sink.
 struct Transit<'a, T> {
     reader: &'a BlockReader<'a>,
-    pool: &'a Pool,
-    engine: &'a mut (dyn Engine + Send),
+    io: BlockIo,
+    loads: &'a mut dyn Iterator<Item = Load<T>>,
     sink: &'a mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
     outgoing: Outgoing,
-    /// Channel for digests.
-    reply: Sender<Done>,
-    replies: Receiver<Done>,
     waker: io::Waker,
     under: HashMap<u64, Under<T>>,
     /// Tag of the next load.
     next: u64,
-    /// Loads that the engine is filling.
-    filling: usize,
     /// Whether there are no more loads.
     ended: bool,
     /// Whether the last load came slowly, and something that arrived meanwhile may be waiting.
@@ -211,86 +203,78 @@ impl BlockReader<'_> {
         mut loads: impl Iterator<Item = Load<T>>,
         mut sink: impl FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
-        let (mut engine, _) = self.medium.engine(pool);
-        let result = self.carry(pool, engine.as_mut(), &mut loads, &mut sink);
-        while result.is_err() && engine.in_flight() > 0 {
-            // The kernel still fills slots: they must live until it is done.
-            if matches!(engine.wait(Some(io::DRAIN_MAX)), Completion::Broken(_) | Completion::TimedOut) {
-                break;
-            }
-        }
-        result
-    }
-
-    fn carry<T>(
-        &self,
-        pool: &Pool,
-        engine: &mut (dyn Engine + Send),
-        loads: &mut dyn Iterator<Item = Load<T>>,
-        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
-    ) -> Result<(), Problem> {
-        let mut transit = Transit::new(self, pool, engine, sink);
-        loop {
-            if self.stop.requested() {
-                return Err(Problem::new(Kind::Interrupted, "stopped on request"));
-            }
-            transit.top_up(loads);
-            transit.engine.submit();
-            while let Ok(done) = transit.replies.try_recv() {
-                transit.digested(done)?;
-            }
-            if transit.under.is_empty() {
-                if transit.ended {
-                    return Ok(());
-                }
-                if pool.available() > 0 {
-                    continue;
-                }
-                // Every slot is held by consumers of earlier loads: a returned one wakes the loop.
-            }
-            transit.outgoing.batcher.flush(transit.filling >= BUSY);
-            let wait = if transit.is_behind { Duration::ZERO } else { WAIT_MAX };
-            let completion = transit.engine.wait(Some(wait));
-            transit.is_behind &= !matches!(completion, Completion::TimedOut);
-            match completion {
-                Completion::Filled { tag, slot, results } => transit.filled(tag, slot, results)?,
-                Completion::Broken(error) => {
-                    return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}")));
-                }
-                Completion::TimedOut => self.timeouts.check(transit.engine)?,
-                Completion::Woken | Completion::Written { .. } | Completion::Flushed { .. } => {}
-            }
-        }
+        let (engine, _) = self.medium.engine(pool);
+        let io = BlockIo::new(engine, pool.clone(), Failures::unnamed())
+            .with_workers(self.workers)
+            .within(self.timeouts)
+            .until(self.stop);
+        let waker = io.waker();
+        event_loop::run(&mut Transit {
+            reader: self,
+            io,
+            loads: &mut loads,
+            sink: &mut sink,
+            outgoing: Outgoing::default(),
+            waker,
+            under: HashMap::new(),
+            next: 0,
+            ended: false,
+            is_behind: false,
+        })
     }
 }
 
-impl<'a, T> Transit<'a, T> {
-    fn new(
-        reader: &'a BlockReader<'a>,
-        pool: &'a Pool,
-        engine: &'a mut (dyn Engine + Send),
-        sink: &'a mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
-    ) -> Self {
-        let (reply, replies) = unbounded();
-        let waker = engine.waker();
-        let batcher = reader.workers.lane_batcher();
-        let (order, ready, under) = (VecDeque::new(), HashMap::new(), HashMap::new());
-        let outgoing = Outgoing { batcher, order, ready, state: None, busy: false };
-        let (next, filling, ended, is_behind) = (0, 0, false, false);
-        Self { reader, pool, engine, sink, outgoing, reply, replies, waker, under, next, filling, ended, is_behind }
+impl<T> Transfer for Transit<'_, T> {
+    fn io(&mut self) -> &mut BlockIo {
+        &mut self.io
     }
 
+    fn advance(&mut self) -> Result<Next, Problem> {
+        self.top_up();
+        if self.under.is_empty() {
+            if self.ended {
+                return Ok(Next::Done);
+            }
+            if self.io.pool().available() > 0 {
+                return Ok(Next::Again);
+            }
+            // Every slot is held by consumers of earlier loads: a returned one wakes the loop.
+        }
+        self.io.flush_lanes(self.io.in_flight().fills >= BUSY);
+        Ok(Next::Wait(if self.is_behind { Duration::ZERO } else { PROGRESS_INTERVAL }))
+    }
+
+    fn apply(&mut self, action: Action) -> Result<(), Problem> {
+        match action {
+            Action::Filled { tag, slot, results } => self.filled(tag, slot, results),
+            Action::Digested(done) => self.digested(done),
+            Action::Quiet | Action::Slow(_) => {
+                self.is_behind = false;
+                Ok(())
+            }
+            Action::Stopped => Err(self.io.failures.stopped()),
+            Action::Woken | Action::Written { .. } | Action::Flushed { .. } => Ok(()),
+        }
+    }
+
+    fn check(&mut self) {
+        let (held, ahead) = (self.io.in_flight().fills + self.io.at_workers(), self.under.len());
+        assert!(held <= ahead, "{held} loads at drive and workers, {ahead} under way");
+    }
+}
+
+impl<T> Transit<'_, T> {
     /// Starts loads while slots are free and the engine has room.
-    fn top_up(&mut self, loads: &mut dyn Iterator<Item = Load<T>>) {
+    fn top_up(&mut self) {
         let oldest = self.under.keys().min().copied().unwrap_or(self.next);
         while !self.ended
             && (!self.is_behind || self.under.is_empty())
-            && self.filling < FILLS_MAX
+            && self.io.in_flight().fills < FILLS_MAX
             && self.next < oldest + AHEAD_MAX
         {
-            let Some(slot) = self.pool.take() else { break };
+            let Some(slot) = self.io.pool().take() else { break };
             let asked = Instant::now();
-            let Some(load) = loads.next() else {
+            let Some(load) = self.loads.next() else {
                 self.ended = true;
                 break;
             };
@@ -318,13 +302,12 @@ impl<'a, T> Transit<'a, T> {
             if is_chained {
                 self.outgoing.ready.insert(tag, slot);
             } else {
-                self.outgoing.batcher.push(self.job(tag, slot, &load, None));
+                self.io.digest(self.job(tag, slot, &load, None));
             }
         } else {
             let parts = load.parts.iter();
             let parts = parts.map(|(into, at)| Part { into: into.clone(), from: From::Target { at: *at } });
-            self.engine.fill(Fill { tag, slot, parts: parts.collect() });
-            self.filling += 1;
+            self.io.fill(Fill { tag, slot, parts: parts.collect() });
         }
         self.under.insert(tag, Under { load, failure: None });
         self.send_chain();
@@ -332,7 +315,6 @@ impl<'a, T> Transit<'a, T> {
 
     /// Gives the bytes of a load to the workers; one that could not be read goes to the sink as it is.
     fn filled(&mut self, tag: u64, slot: Slot, results: Vec<PartResult>) -> Result<(), Problem> {
-        self.filling -= 1;
         let Some(entry) = self.under.get_mut(&tag) else { return Ok(()) };
         entry.failure = results.into_iter().find_map(|result| match result {
             PartResult::Done => None,
@@ -349,7 +331,7 @@ impl<'a, T> Transit<'a, T> {
             self.send_chain();
         } else {
             let job = self.job(tag, slot, &self.under[&tag].load, None);
-            self.outgoing.batcher.push(job);
+            self.io.digest(job);
         }
         Ok(())
     }
@@ -365,11 +347,10 @@ impl<'a, T> Transit<'a, T> {
         self.outgoing.busy = true;
         let state = self.outgoing.state.take().filter(|_| !entry.load.begins);
         let job = self.job(tag, slot, &entry.load, state);
-        self.outgoing.batcher.push(job);
+        self.io.digest(job);
     }
 
     fn digested(&mut self, mut done: Done) -> Result<(), Problem> {
-        self.outgoing.batcher.complete();
         if self.under.get(&done.tag).is_some_and(|entry| is_chained(&entry.load)) {
             self.outgoing.state = done.chain.take();
             self.outgoing.busy = false;
@@ -392,8 +373,6 @@ impl<'a, T> Transit<'a, T> {
             cipher: self.reader.cipher.clone(),
             sums_spans: false,
             sha256: load.sha256,
-            reply: self.reply.clone(),
-            waker: self.waker.clone(),
         }
     }
 
@@ -437,7 +416,7 @@ mod tests {
             load.parts.push((0..part, at));
             load
         });
-        let (keep, kept) = unbounded::<(ByteOffset, Held)>();
+        let (keep, kept) = crossbeam_channel::unbounded::<(ByteOffset, Held)>();
         let keeper = std::thread::spawn(move || {
             let (mut all, mut seen) = (Vec::new(), 0);
             for (at, bytes) in kept {

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::device;
-use crate::io::Engine;
-use crate::report::{Advice, Event, Kind, Notice, Problem, Setting};
+use crate::report::{Advice, Kind, Problem, Setting};
 
 /// Two limits, counted from the submission of an operation to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -24,18 +23,6 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// Interval at which waits for a device check that it still answers.
-    pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-    /// # Errors
-    /// The device has held its oldest operation for too long.
-    pub fn check(self, engine: &(impl Engine + ?Sized)) -> Result<(), Problem> {
-        match engine.oldest().filter(|age| *age >= self.hung) {
-            Some(age) => Err(Self::timed_out(age)),
-            None => Ok(()),
-        }
-    }
-
     /// The failure of a drive that held an operation for `age`.
     pub fn timed_out(age: Duration) -> Problem {
         Problem::new(Kind::Drive, format!("does not answer: an operation has been waiting for {} s", age.as_secs()))
@@ -57,11 +44,11 @@ impl SlowWatch {
         Self { timeouts, report_at: timeouts.slow }
     }
 
-    /// Looks at the age of the oldest operation of drive `name`; the warning, where one is due.
+    /// Looks at the age of the oldest operation; the warning, where one is due.
     ///
     /// # Errors
     /// The age, when the device is given up. After a stop request a device that may never answer is not waited for.
-    pub fn look(&mut self, name: &str, oldest: Duration, is_stopping: bool) -> Result<Option<Event>, Duration> {
+    pub fn look(&mut self, oldest: Duration, is_stopping: bool) -> Result<Option<String>, Duration> {
         if oldest < self.timeouts.slow {
             self.report_at = self.timeouts.slow;
             return Ok(None);
@@ -73,15 +60,12 @@ impl SlowWatch {
             return Ok(None);
         }
         self.report_at = oldest * 2;
-        Ok(Some(Event::Warning(Notice::of(
-            name,
-            format!(
-                "an operation has been waiting for {} s; the drive or a source hangs or is very slow, and is given \
-             up after {} s",
-                oldest.as_secs(),
-                self.timeouts.hung.as_secs()
-            ),
-        ))))
+        Ok(Some(format!(
+            "an operation has been waiting for {} s; the drive or a source hangs or is very slow, and is given up after \
+             {} s",
+            oldest.as_secs(),
+            self.timeouts.hung.as_secs()
+        )))
     }
 }
 

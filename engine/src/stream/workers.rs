@@ -106,10 +106,15 @@ pub struct Job {
     pub sums_spans: bool,
     /// SHA-256 of each span, too.
     pub sha256: bool,
-    /// Channel that takes the result.
-    pub reply: Sender<Done>,
+}
+
+/// A job at the workers, and where its result goes.
+#[derive(Debug)]
+struct Queued {
+    job: Job,
+    reply: Sender<Done>,
     /// Wakes the drive's thread.
-    pub waker: Waker,
+    waker: Waker,
 }
 
 /// A processed slot.
@@ -136,7 +141,7 @@ pub struct Done {
 /// Threads that hash, seal and open for all drives.
 #[derive(Debug)]
 pub struct Workers {
-    jobs: Option<Sender<Vec<Job>>>,
+    jobs: Option<Sender<Vec<Queued>>>,
     threads: Vec<JoinHandle<()>>,
     /// Slots that one of them takes together.
     together: usize,
@@ -148,7 +153,7 @@ impl Workers {
     /// # Errors
     /// The system refuses more threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = unbounded::<Vec<Job>>();
+        let (jobs, queue) = unbounded::<Vec<Queued>>();
         let lanes = hash::Backend::detect().lanes();
         let together = lanes.min(LANES_MAX);
         let workers = count.max(1);
@@ -161,10 +166,11 @@ impl Workers {
         Ok(Self { jobs: Some(jobs), threads, together })
     }
 
-    /// A drive's connection. The number of its pool's slots bounds the number of jobs.
-    pub fn lane_batcher(&self) -> LaneBatcher {
+    /// A drive's connection; `waker` tells it of results. The number of its pool's slots bounds the number of jobs.
+    pub fn lane_batcher(&self, waker: Waker) -> LaneBatcher {
         let queue = self.jobs.clone().expect("present until drop");
-        LaneBatcher { queue, together: self.together, waiting: Vec::new(), away: 0 }
+        let (reply, replies) = unbounded();
+        LaneBatcher { queue, together: self.together, waiting: Vec::new(), away: 0, reply, replies, waker }
     }
 }
 
@@ -181,19 +187,23 @@ impl Drop for Workers {
 /// A drive's queue to the workers, in which jobs that gain by it wait for each other.
 #[derive(Debug)]
 pub struct LaneBatcher {
-    queue: Sender<Vec<Job>>,
+    queue: Sender<Vec<Queued>>,
     together: usize,
-    waiting: Vec<Job>,
+    waiting: Vec<Queued>,
     away: usize,
+    reply: Sender<Done>,
+    replies: Receiver<Done>,
+    waker: Waker,
 }
 
 impl LaneBatcher {
     /// Queues a job. [`Self::flush`] must follow before the caller waits for anything.
     pub fn push(&mut self, job: Job) {
-        if gains(&job) {
-            self.waiting.push(job);
+        let queued = Queued { job, reply: self.reply.clone(), waker: self.waker.clone() };
+        if gains(&queued) {
+            self.waiting.push(queued);
         } else {
-            self.send(vec![job]);
+            self.send(vec![queued]);
         }
     }
 
@@ -206,9 +216,18 @@ impl LaneBatcher {
         }
     }
 
-    /// Counts a received result.
-    pub fn complete(&mut self) {
+    /// A result, if one is there.
+    pub fn complete(&mut self) -> Option<Done> {
+        let done = self.replies.try_recv().ok()?;
         self.away -= 1;
+        Some(done)
+    }
+
+    /// The next result, once it is there; `None` when the workers are gone.
+    pub fn wait(&mut self) -> Option<Done> {
+        let done = self.replies.recv().ok()?;
+        self.away -= 1;
+        Some(done)
     }
 
     /// Jobs at the workers.
@@ -221,7 +240,7 @@ impl LaneBatcher {
         self.waiting.len()
     }
 
-    fn send(&mut self, jobs: Vec<Job>) {
+    fn send(&mut self, jobs: Vec<Queued>) {
         self.away += jobs.len();
         // The workers outlive every sender; if they were gone, the missing results would reveal it.
         let _ = self.queue.send(jobs);
@@ -230,13 +249,13 @@ impl LaneBatcher {
 
 /// Whether a job gains from waiting for others. Slots without blocks, and those that fill lanes by themselves, gain
 /// nothing.
-fn gains(job: &Job) -> bool {
-    (1..=MESSAGES_MANY).contains(&job.spans.len())
+fn gains(queued: &Queued) -> bool {
+    (1..=MESSAGES_MANY).contains(&queued.job.spans.len())
 }
 
-fn work(queue: &Receiver<Vec<Job>>, lanes: usize, workers: usize) {
+fn work(queue: &Receiver<Vec<Queued>>, lanes: usize, workers: usize) {
     let together = lanes.min(LANES_MAX);
-    let mut carried: Vec<Job> = Vec::new();
+    let mut carried: Vec<Queued> = Vec::new();
     loop {
         let mut jobs = std::mem::take(&mut carried);
         if jobs.is_empty() {
@@ -271,6 +290,8 @@ const MESSAGES_MANY: usize = 64;
 /// State of one slot at a worker.
 struct Work {
     job: Job,
+    reply: Sender<Done>,
+    waker: Waker,
     /// Messages to hash: the blocks, or the runs of a page blob's blocks.
     messages: Messages<OfMd5>,
     /// Parts of files that are hashed as a whole.
@@ -310,7 +331,7 @@ impl<A: Algorithm> Messages<A> {
 }
 
 impl Work {
-    fn new(mut job: Job) -> Self {
+    fn new(Queued { mut job, reply, waker }: Queued) -> Self {
         let mut messages = Vec::with_capacity(job.spans.len());
         let mut runs = Vec::new();
         for span in &job.spans {
@@ -337,7 +358,7 @@ impl Work {
         let summed = job.spans.iter().filter(|_| job.sums_spans);
         let span_crcs = summed.map(|span| hash::crc64(&job.slot[span.range.clone()])).collect();
         let is_chained = job.spans.iter().any(|span| matches!(span.how, How::Chain { .. }));
-        Self { job, messages, wholes, sha256s, runs, crc: Crc64::new(), span_crcs, is_chained }
+        Self { job, reply, waker, messages, wholes, sha256s, runs, crc: Crc64::new(), span_crcs, is_chained }
     }
 
     fn is_many(&self) -> bool {
@@ -378,9 +399,9 @@ impl Work {
     }
 
     fn finish(self, md5s: Option<Vec<[u8; 16]>>) {
-        let Self { job, messages: Messages { chains, .. }, wholes, sha256s, runs, crc, span_crcs, .. } = self;
+        let Self { job, reply, waker, messages, wholes, sha256s, runs, crc, span_crcs, .. } = self;
         let mut known = md5s.map(Vec::into_iter);
-        let mut chains = chains.into_iter();
+        let mut chains = messages.chains.into_iter();
         let mut finish = |chain: Option<Md5Chain>| -> [u8; 16] {
             known.as_mut().and_then(Iterator::next).unwrap_or_else(|| chain.unwrap_or_default().finish())
         };
@@ -412,12 +433,12 @@ impl Work {
         // A drive that has given up does not receive any more; its slot returns to the pool.
         let crc = crc.value();
         let sha256s = sha256s.chains.into_iter().map(Chain::finish).collect();
-        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, whole, crc, span_crcs, sha256s });
-        job.waker.wake();
+        let _ = reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, whole, crc, span_crcs, sha256s });
+        waker.wake();
     }
 }
 
-fn digest(jobs: Vec<Job>) {
+fn digest(jobs: Vec<Queued>) {
     let mut all: Vec<Work> = jobs.into_iter().map(Work::new).collect();
     let mut md5s: Vec<Option<Vec<[u8; 16]>>> = Vec::with_capacity(all.len());
     for work in &mut all {

@@ -15,7 +15,6 @@ use crate::bitlocker::build::{FRONT_LEN, REGION_LEN, VolumeSecrets};
 use crate::checkpoint::{Checkpoint, FormatState, Prefix};
 use crate::crypt::SectorCipher;
 use crate::device::{Access, Device, Roots};
-use crate::io::Engine;
 use crate::journal::files::{Sidecar, journal_dir, replace_private, sidecar};
 use crate::ntfs::build::Tree;
 use crate::plan::batches::Content;
@@ -26,6 +25,8 @@ use crate::report::{Advice, DrivePlan, Setting};
 use crate::report::{DriveKeys, Event, Kind, Notice, Problem, Stage};
 use crate::request::{PrepRequest, ReadBack};
 use crate::stream::contents::Fetchers;
+use crate::stream::event_loop::BlockIo;
+use crate::stream::failures::Failures;
 use crate::stream::sources::all_left_out;
 use crate::stream::timeouts::Timeouts;
 use crate::surroundings::now;
@@ -147,14 +148,12 @@ impl Formatting<'_> {
                     discard.set(BackgroundDiscard::start(device, &drive.layout.never_written(), &wipe));
                 }
             };
+            let node = (!facts.is_image).then(|| facts.path.clone());
             let io = DriveIo {
-                engine,
-                pool: pool.clone(),
+                blocks: BlockIo::new(engine, pool.clone(), Failures::of(&facts.name, node)),
                 wipe: wipe.clone(),
                 once_wiped: &once_wiped,
                 read: &|into: &mut [u8], at| device.read_exact_at(into, at),
-                node: (!facts.is_image).then(|| facts.path.clone()),
-                timeouts: Timeouts::default(),
             };
             fill(*index, drive, *secrets, region, checkpoint, io, shared)
         })?;
@@ -391,14 +390,11 @@ pub fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> 
 
 /// I/O resources of a drive.
 pub struct DriveIo<'a> {
-    pub engine: Box<dyn Engine + Send>,
-    pub pool: Pool,
+    pub blocks: BlockIo,
     /// Ranges of old marks, and ranges that are written last.
     pub wipe: Vec<ByteRange>,
     pub once_wiped: &'a dyn Fn(),
     pub read: progress::ReadAt<'a>,
-    pub node: Option<PathBuf>,
-    pub timeouts: Timeouts,
 }
 
 /// Fills the drive from its checkpoint to its end.
@@ -408,7 +404,7 @@ pub fn fill(
     secrets: Option<&VolumeSecrets>,
     fve_region: FveRegion<'_>,
     mut checkpoint: Checkpoint,
-    mut io: DriveIo<'_>,
+    io: DriveIo<'_>,
     shared: &Shared<'_>,
 ) -> Result<Finished, Problem> {
     let has_wiped = format_state(&mut checkpoint)?.is_wiped;
@@ -416,28 +412,25 @@ pub fn fill(
     let cipher = cipher.map_err(|error| internal(format!("the cipher refuses its key: {error}")))?;
     let (log, replay) = open_log(drive, cipher.as_ref(), &mut checkpoint, io.read, shared)?;
     let layout = &drive.layout;
+    let mut blocks = io.blocks.with_workers(shared.workers).until(shared.stop);
+    blocks.failures.outlook = Some(drive::outlook_of_format());
     let setup = Setup {
         index,
         name: drive.target.facts.name.clone(),
-        content: DriveContent::of(layout, cipher, io.pool.slot_len()),
-        engine: io.engine.as_mut(),
-        pool: io.pool,
+        content: DriveContent::of(layout, cipher, blocks.pool().slot_len()),
+        io: &mut blocks,
         fills_max: if shared.fetchers.is_some() { FETCHES_MAX } else { FILLS_MAX },
         fetch: shared.fetchers.map(Fetchers::line),
-        batcher: shared.workers.lane_batcher(),
         log,
         replay,
         pace: shared.request.pace,
         save: saver(shared.request, checkpoint),
         wipe: if has_wiped { Vec::new() } else { io.wipe },
         once_wiped: io.once_wiped,
-        node: io.node,
         bases: shared.context.sources.clone(),
         beside: journal_dir(&shared.request.journal),
-        timeouts: io.timeouts,
         rate_limit: &shared.rate_limit,
         events: shared.events,
-        stop: shared.stop,
     };
     let plain = PlainBytes {
         fve_region: LazyCell::new(fve_region),

@@ -4,12 +4,13 @@ use crate::checkpoint::code::{Decoder, Encoder};
 use crate::checkpoint::{DRIVE_LEN_MAX, Fault};
 use crate::device::{Device, guard};
 use crate::hash;
-use crate::io::{Completion, Engine};
 use crate::plan::drive::DriveLayout;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{Kind, Problem};
 use crate::request::PrepRequest;
-use crate::stream::timeouts::Timeouts;
+use crate::stream::event_loop::BlockIo;
+use crate::stream::failures::Failures;
+use crate::stream::zeros::{self, OnError};
 use crate::units::{ByteOffset, ByteRange};
 use crate::work::claim::claim;
 use crate::work::target::TargetDrive;
@@ -83,7 +84,9 @@ impl WayBack {
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = steps::engine(&device, &pool, request, &target.facts.name, &|_| {})?;
-        unmake(engine, pool, &target.facts.name, self)?;
+        let node = (!target.facts.is_image).then(|| target.facts.path.clone());
+        let failures = Failures::of(&target.facts.name, node);
+        unmake(BlockIo::new(engine, pool, failures), self)?;
         // The kernel may still show partitions of the erased table.
         let _ = device.reread_partitions();
         Ok(())
@@ -110,55 +113,14 @@ impl WayBack {
 
 /// Erases the structures that make the drive a volume, in the reverse of the order of writing: first those that make it
 /// visible, then the rest.
-pub fn unmake(
-    mut engine: Box<dyn Engine + Send>,
-    mut pool: Pool,
-    name: &str,
-    reversal: &WayBack,
-) -> Result<(), Problem> {
+pub fn unmake(mut io: BlockIo, reversal: &WayBack) -> Result<(), Problem> {
     let WayBack { volume, places, .. } = reversal;
     let places: Vec<ByteRange> = places.iter().rev().copied().collect();
     let tables = places.iter().take_while(|place| place.end().0 <= volume.start.0 || place.start.0 >= volume.end().0);
     let tables = tables.count();
     let (first, rest) = places.split_at(tables);
     for places in [first, rest] {
-        zero(engine.as_mut(), &mut pool, places).map_err(|problem| problem.drive(name))?;
-    }
-    Ok(())
-}
-
-/// Writes zeros durably.
-fn zero(engine: &mut dyn Engine, pool: &mut Pool, places: &[ByteRange]) -> Result<(), Problem> {
-    let settle = |engine: &mut dyn Engine| match engine.wait(Some(Timeouts::POLL_INTERVAL)) {
-        Completion::Written { result: Err(error), .. } => {
-            Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {}", error.source)).at(error.at))
-        }
-        Completion::Flushed { result: Err(error), .. } | Completion::Broken(error) => {
-            Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {error}")))
-        }
-        Completion::TimedOut => Timeouts::default().check(engine),
-        _ => Ok(()),
-    };
-    let mut tag = 0;
-    for place in places {
-        let mut at = place.start.0;
-        while at < place.end().0 {
-            let mut slot = loop {
-                match pool.take() {
-                    Some(slot) => break slot,
-                    None => settle(engine)?,
-                }
-            };
-            let len = (place.end().0 - at).min(slot.len() as u64);
-            slot[..len as usize].fill(0);
-            engine.write(tag, slot, len as usize, ByteOffset(at));
-            tag += 1;
-            at += len;
-        }
-    }
-    engine.flush(tag);
-    while engine.in_flight() > 0 {
-        settle(engine)?;
+        zeros::overwrite(&mut io, places, OnError::Fail, &mut |_| (), &|_| ())?;
     }
     Ok(())
 }

@@ -25,6 +25,8 @@ use crate::request::{EngineChoice, Pace, PrepRequest, ReadBack};
 use crate::session::abort;
 use crate::session::prepare::prepare_with;
 use crate::session::prepared::Prepared;
+use crate::stream::event_loop::BlockIo;
+use crate::stream::failures::Failures;
 use crate::stream::timeouts::Timeouts;
 use crate::surroundings::{Surroundings, now};
 use crate::units::{ByteOffset, ByteRange, FileTime};
@@ -229,16 +231,7 @@ impl Bench {
             // As on a drive that held a volume of the same kind before.
             let wipe = drive.layout.last_places();
             let pool = Pool::new(8, SLOT_LEN).expect("slots");
-            let (node, timeouts) = (None, Timeouts::default());
-            let ground = DriveIo {
-                engine: Box::new(disk.engine()),
-                pool,
-                wipe,
-                once_wiped: &|| (),
-                read: &read,
-                node,
-                timeouts,
-            };
+            let ground = DriveIo { blocks: sim_io(disk, pool), wipe, once_wiped: &|| (), read: &read };
             fill(0, drive, Some(self.secrets()), self.region(), checkpoint, ground, shared)
         })
     }
@@ -462,7 +455,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
         let left = disk.image_after_cut(Landed::Seeded(cut));
         let unmake = |disk: &SimDisk| {
             let pool = Pool::new(2, SLOT_LEN).expect("slots");
-            way_back::unmake(Box::new(disk.engine()), pool, "sim", &way)
+            way_back::unmake(sim_io(disk, pool), &way)
         };
         left.set_faults(Faults { cut_after: Some(1 + cut % 20), ..Faults::default() });
         let _ = unmake(&left);
@@ -471,7 +464,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
         assert_eq!(seen(&left.image_after_cut(Landed::Bits(0)), size.0), None, "cut {cut} of {deeds}");
     }
     // A finished drive as well.
-    way_back::unmake(Box::new(whole.engine()), Pool::new(2, SLOT_LEN).expect("slots"), "sim", &way).expect("no faults");
+    way_back::unmake(sim_io(&whole, Pool::new(2, SLOT_LEN).expect("slots")), &way).expect("no faults");
     assert_eq!(seen(&whole.image_after_cut(Landed::Bits(0)), size.0), None);
     println!("{deeds} operations, {resumed} times gone on, {went_on} of them in the middle");
     assert!(resumed > 60 && went_on > 30, "only {resumed} of {deeds}, {went_on} in the middle");
@@ -507,4 +500,8 @@ fn a_device_that_lost_what_it_had_flushed_is_found_out() {
     other[20] ^= 1;
     fs::write(&bench.sidecars()[1], &other).expect("a log");
     assert_eq!(bench.fill(&whole, end).expect_err("another log").kind, Kind::Environment);
+}
+
+fn sim_io(disk: &SimDisk, pool: Pool) -> BlockIo {
+    BlockIo::new(Box::new(disk.engine()), pool, Failures::of("sim", None))
 }

@@ -9,17 +9,14 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::Path;
 
 use crate::checkpoint::Prefix;
 use crate::hash::{Crc64, Sha256};
-use crate::io::{Completion, Engine};
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
-use crate::pool::Pool;
-use crate::report::{Advice, Event, Kind, PROGRESS_INTERVAL, Problem, Setting};
+use crate::report::{Event, Kind, Problem};
+use crate::stream::event_loop::BlockIo;
 use crate::stream::medium::Medium;
-use crate::stream::timeouts::{SlowWatch, Timeouts, no_room, pulled};
 use crate::units::ByteOffset;
 use crate::volume::find::{Opened, View};
 
@@ -30,56 +27,34 @@ const END: &[u8; 8] = b"DRAYend1";
 /// Longest piece of an entry: more is damage.
 const PIECE_MAX: usize = 4 << 20;
 
-/// Advice for a drive whose volume is being changed.
-fn ways_on() -> Advice {
-    Advice::from(Setting::Resume)
-        + " finishes the session, "
-        + Setting::Abort
-        + " takes the drive back to what it was before"
-}
+/// State of a drive whose volume is being changed.
+pub const MEANWHILE: &str = "the change of the volume can be completed or taken back";
 
 /// Writes to the device of an opened volume.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
 pub struct Store<'a> {
-    name: &'a str,
-    /// The drive's node under `/dev`; `None` for an image file.
-    node: Option<&'a Path>,
-    engine: Box<dyn Engine + Send>,
-    pool: &'a Pool,
-    tag: u64,
+    io: BlockIo,
     written: u64,
-    slow: SlowWatch,
-    events: &'a (dyn Fn(Event) + Sync),
+    events: &'a dyn Fn(Event),
 }
 
 impl<'a> Store<'a> {
-    /// A store that uses this engine and these slots.
-    pub fn new(name: &'a str, engine: Box<dyn Engine + Send>, pool: &'a Pool) -> Self {
-        let slow = SlowWatch::new(Timeouts::default());
-        Self { name, node: None, engine, pool, tag: 0, written: 0, slow, events: &|_| {} }
+    /// A store on this drive, which reports a slow device to `events`.
+    pub fn new(io: BlockIo, events: &'a dyn Fn(Event)) -> Self {
+        Self { io, written: 0, events }
     }
 
-    /// Sets the drive's node under `/dev`, which disappears when it is unplugged; `None` for an image file.
-    pub fn at(self, node: Option<&'a Path>) -> Self {
-        Self { node, ..self }
+    /// The drive's loop, for use between operations of the store.
+    pub fn io(&mut self) -> &mut BlockIo {
+        &mut self.io
     }
 
-    /// Reports a slow device to `events`, by these limits.
-    pub fn reporting(self, timeouts: Timeouts, events: &'a (dyn Fn(Event) + Sync)) -> Self {
-        Self { slow: SlowWatch::new(timeouts), events, ..self }
+    /// Name of the drive in messages.
+    fn name(&self) -> String {
+        self.io.failures.name.clone().unwrap_or_else(|| "the drive".into())
     }
 
-    /// The node given.
-    pub const fn node(&self) -> Option<&'a Path> {
-        self.node
-    }
-
-    /// The engine, for use between operations of the store.
-    pub fn engine(&mut self) -> &mut (dyn Engine + Send) {
-        self.engine.as_mut()
-    }
-
-    /// Adds bytes that were written through the engine directly.
+    /// Adds bytes that were written through the loop directly.
     pub fn count(&mut self, bytes: u64) {
         self.written += bytes;
     }
@@ -94,19 +69,8 @@ impl<'a> Store<'a> {
     /// # Errors
     /// An earlier write that failed.
     pub fn write(&mut self, at: ByteOffset, bytes: &[u8]) -> Result<(), Problem> {
-        for (i, part) in bytes.chunks(self.pool.slot_len()).enumerate() {
-            let mut slot = loop {
-                match self.pool.take() {
-                    Some(slot) => break slot,
-                    None => self.wait()?,
-                }
-            };
-            slot[..part.len()].copy_from_slice(part);
-            let at = ByteOffset(at.0 + (i * self.pool.slot_len()) as u64);
-            self.engine.write(self.tag, slot, part.len(), at);
-            self.tag += 1;
-            self.written += part.len() as u64;
-        }
+        self.io.put(at, bytes, self.events)?;
+        self.written += bytes.len() as u64;
         Ok(())
     }
 
@@ -115,49 +79,7 @@ impl<'a> Store<'a> {
     /// # Errors
     /// The write or flush that failed.
     pub fn flush(&mut self) -> Result<(), Problem> {
-        while self.engine.in_flight() > 0 {
-            self.wait()?;
-        }
-        self.engine.flush(self.tag);
-        self.tag += 1;
-        while self.engine.in_flight() > 0 {
-            self.wait()?;
-        }
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Result<(), Problem> {
-        match self.engine.wait(Some(PROGRESS_INTERVAL)) {
-            Completion::Written { result: Err(error), .. } => {
-                Err(self.failed(&error.source, "writing failed").at(error.at))
-            }
-            Completion::Flushed { result: Err(error), .. } => {
-                Err(self.failed(&error, "the drive did not make its data durable"))
-            }
-            Completion::Broken(error) => {
-                let problem = Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"));
-                Err(problem.drive(self.name).advice(Advice::from("try again with ") + Setting::Engine + " sync"))
-            }
-            Completion::TimedOut => {
-                let oldest = self.engine.oldest().unwrap_or_default();
-                let look = self.slow.look(self.name, oldest, false);
-                let given_up = |age| Timeouts::timed_out(age).drive(self.name).advice(ways_on());
-                if let Some(warning) = look.map_err(given_up)? {
-                    (self.events)(warning);
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn failed(&self, error: &io::Error, what: &str) -> Problem {
-        let problem = match pulled(error, self.node) {
-            Some(problem) => problem.advice(Advice::from("check cable, power and dock; then ") + ways_on()),
-            None => no_room(error)
-                .unwrap_or_else(|| Problem::new(Kind::Drive, format!("{what}: {error}")).advice(ways_on())),
-        };
-        problem.drive(self.name)
+        self.io.settle(self.events)
     }
 }
 
@@ -213,7 +135,7 @@ pub fn prepare(
     outcome: &Outcome,
     sidecar: &mut File,
 ) -> Result<Prefix, Problem> {
-    let name = store.name;
+    let name = &store.name();
     let mut out = Sidecar::begin(sidecar).map_err(|error| side_failed(&error, name))?;
     let result = append.metadata(&mut View(opened), tree, outcome, &mut |step, at, bytes: &[u8]| {
         for (place, after) in opened.seal(at, bytes).map_err(|error| unwritable(&error, name))? {
@@ -248,7 +170,7 @@ pub fn prepare(
 /// # Errors
 /// Errors of the drive or of the sidecar. Repeat it.
 pub fn redo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
-    let name = store.name;
+    let name = &store.name();
     for step in [Step::Mark, Step::Change, Step::Clean] {
         read_entries(sidecar, |entry| {
             if entry.step == step {
@@ -267,7 +189,7 @@ pub fn redo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
 /// # Errors
 /// Errors of the drive or of the sidecar. Repeat it.
 pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
-    let name = store.name;
+    let name = &store.name();
     let mut marked = std::collections::BTreeSet::new();
     read_entries(sidecar, |entry| {
         if entry.step == Step::Mark {

@@ -149,30 +149,29 @@ pub(super) fn copy(
         volume_start: what.opened.found.volume.start,
         cipher: what.opened.cipher(),
     };
-    let node = store.node().map(Into::into);
+    let io = store.io();
+    io.connect(job.workers);
+    let outlook = io.failures.outlook.replace(drive::outlook_of_copy());
     let copied = drive::copy(Setup {
         index: job.index,
         name: what.name.to_owned(),
         content,
-        engine: store.engine(),
-        pool: pool.clone(),
+        io: store.io(),
         fills_max: FILLS_MAX,
         fetch: None,
-        batcher: job.workers.lane_batcher(),
         log,
         replay,
         pace: job.pace,
         save: Box::new(|durable| save(durable)),
         wipe: Vec::new(),
         once_wiped: &|| (),
-        node,
         bases: job.bases.to_vec(),
         beside: job.beside.to_owned(),
-        timeouts: job.timeouts,
         rate_limit: job.rate_limit,
         events: job.events,
-        stop: job.stop,
-    })?;
+    });
+    store.io().failures.outlook = outlook;
+    let copied = copied?;
     store.count(copied.written.0);
     Ok(copied)
 }

@@ -37,7 +37,6 @@ use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Region, RegionKind, Stage, Stop, Waiting};
 use crate::request::Pace;
 use crate::stream::rate_limit::RateLimit;
-use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
 use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, FileTime, Lcn};
 use crate::volume::find::{Opened, View};
@@ -115,8 +114,6 @@ pub struct Job<'a> {
     pub bases: &'a [PathBuf],
     /// The directory of the journal, with checkpoints and logs.
     pub beside: &'a Path,
-    /// Time limits after which the device is reported as slow, and after which it is given up.
-    pub timeouts: Timeouts,
     /// Limit on the rate of reading sources.
     pub rate_limit: &'a RateLimit,
     /// The shared workers.

@@ -31,9 +31,10 @@ use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{Advice, DrivePlan, Setting};
 use crate::report::{DriveFacts, DriveKeys, Event, Kind, Notice, Problem, Problems, Stage, Stop, Waiting};
 use crate::request::{PrepRequest, ReadBack};
+use crate::stream::event_loop::BlockIo;
+use crate::stream::failures::{Failures, Outlook};
 use crate::stream::medium::Medium;
 use crate::stream::sources::all_left_out;
-use crate::stream::timeouts::Timeouts;
 use crate::surroundings::now;
 use crate::units::{BatchNo, ByteLen, FileTime};
 use crate::verify::added::{self, Added};
@@ -217,6 +218,12 @@ pub fn started(
 }
 
 /// Adds files to a drive, or continues that.
+/// Failures of a drive whose volume is being changed.
+fn failures(facts: &DriveFacts) -> Failures {
+    let node = (!facts.is_image).then(|| facts.path.clone());
+    Failures::of(&facts.name, node).within(Outlook::with_rollback(commit::MEANWHILE))
+}
+
 fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     let drive_files = DriveFiles::new(request, &facts.drive_id);
@@ -230,8 +237,8 @@ fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, P
     };
     let pool = shared.pool(index)?;
     let engine = steps::engine(&device, &pool, request, &facts.name, shared.events)?;
-    let node = (!facts.is_image).then_some(&*facts.path);
-    let mut store = Store::new(&facts.name, engine, &pool).at(node).reporting(Timeouts::default(), shared.events);
+    let io = BlockIo::new(engine, pool.clone(), failures(facts)).until(shared.stop);
+    let mut store = Store::new(io, shared.events);
     let opened = match there {
         Some(opened) => opened,
         None => {
@@ -488,7 +495,6 @@ fn copy(
         pace: shared.request.pace,
         bases: &shared.context.sources,
         beside: &beside,
-        timeouts: Timeouts::default(),
         rate_limit: &shared.rate_limit,
         workers: shared.workers,
         wipe_free: wipes_free(drive, shared),
@@ -562,8 +568,8 @@ fn index_files(
     (shared.events)(Event::Stage { drive: index, stage: Stage::Metadata });
     let (pace, workers, events, stop) = (shared.request.pace, shared.workers, shared.events, shared.stop);
     let (rate_limit, wipe_free) = (&shared.rate_limit, wipes_free(drive, shared));
-    let (beside, timeouts) = (&*journal_dir(&shared.request.journal), Timeouts::default());
-    let job = Job { index, what, pace, bases: &[], beside, timeouts, rate_limit, workers, wipe_free, events, stop };
+    let beside = &*journal_dir(&shared.request.journal);
+    let job = Job { index, what, pace, bases: &[], beside, rate_limit, workers, wipe_free, events, stop };
     let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
     let (manifest_md5, images) = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
     let written = store.written();
@@ -750,7 +756,7 @@ pub(crate) fn roll_back(
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = steps::engine(device, &pool, request, &facts.name, &|_| {})?;
-        let mut store = Store::new(&facts.name, engine, &pool).reporting(Timeouts::default(), events);
+        let mut store = Store::new(BlockIo::new(engine, pool, failures(facts)), events);
         if let Some(copied) = &state.copied {
             let mut images = drive_files.images(false)?;
             drive_files.trust(&mut images, &copied.images, device, &facts.name)?;

@@ -24,6 +24,9 @@ use crate::report::{DriveFacts, Problems, Region, RegionKind, Setting};
 use crate::request::{EngineChoice, Pace, PrepRequest, Sets};
 use crate::session::prepare::prepare_with;
 use crate::source::select::Selection;
+use crate::stream::event_loop::BlockIo;
+use crate::stream::failures::{Failures, Outlook};
+use crate::stream::timeouts::Timeouts;
 use crate::surroundings::Surroundings;
 use crate::units::{ByteOffset, SectorSize};
 use crate::verify::added::{self, Added};
@@ -285,7 +288,6 @@ fn copied_from(
         pace,
         bases: &[],
         beside: &lab.dir,
-        timeouts: lab.timeouts,
         rate_limit: &RateLimit::new(None, std::time::Instant::now()),
         workers: &workers,
         wipe_free,
@@ -315,7 +317,9 @@ fn copied_from(
         *durable.lock().expect("a checkpoint") = Some(*now);
         Ok(())
     });
-    let mut store = Store::new("sim", Box::new(disk.engine()), &pool).at(lab.node.as_deref());
+    let failures = Failures::of("sim", lab.node.clone()).within(Outlook::with_rollback(commit::MEANWHILE));
+    let io = BlockIo::new(Box::new(disk.engine()), pool.clone(), failures).within(lab.timeouts).until(&stop);
+    let mut store = Store::new(io, job.events);
     let done = job.copy(&planned, &mut store, &pool, log, &mut save, sidecar)?;
     drop(save);
     // Nothing was written where anything was.
@@ -330,7 +334,8 @@ fn copied_from(
 
 pub(crate) fn with_store<T>(disk: &SimDisk, act: impl FnOnce(&mut Store<'_>) -> T) -> T {
     let pool = Pool::new(8, 1 << 20).expect("slots");
-    act(&mut Store::new("sim", Box::new(disk.engine()), &pool))
+    let io = BlockIo::new(Box::new(disk.engine()), pool, Failures::of("sim", None));
+    act(&mut Store::new(io, &|_| ()))
 }
 
 /// An independent disk with the same bytes; everything on it is durable.
@@ -601,7 +606,8 @@ fn a_volume_whose_drive_is_pulled_says_so() {
     // While the files become part of it.
     whole.set_faults(faults());
     let pool = Pool::new(2, 1 << 20).expect("slots");
-    let mut store = Store::new("sim", Box::new(whole.engine()), &pool).at(Some(&node));
+    let failures = Failures::of("sim", Some(node)).within(Outlook::with_rollback(commit::MEANWHILE));
+    let mut store = Store::new(BlockIo::new(Box::new(whole.engine()), pool, failures), &|_| ());
     let problem = commit::redo(&mut sidecar, &mut store).expect_err("no drive");
     assert!(problem.what.contains("went away while it was written"), "{problem}");
     assert!(problem.advice.is_some_and(|advice| advice.asks_for(Setting::Abort)), "both ways are open");
@@ -629,7 +635,8 @@ fn a_volume_on_a_slow_drive_is_reported_before_it_is_given_up() {
         let warnings = Mutex::new(0);
         let count = |event: Event| *warnings.lock().expect("a number") += usize::from(warned(&&event));
         let timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_secs(2) };
-        let mut store = Store::new("sim", Box::new(disk.engine()), &pool).reporting(timeouts, &count);
+        let io = BlockIo::new(Box::new(disk.engine()), pool, Failures::of("sim", None)).within(timeouts);
+        let mut store = Store::new(io, &count);
         let problem = act(&mut sidecar, &mut store).expect_err("it hangs");
         assert!(problem.what.contains("does not answer") && problem.place.drive.is_some(), "{problem}");
         drop(store);

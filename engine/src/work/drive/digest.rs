@@ -127,8 +127,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             cipher,
             sums_spans: self.tree.is_listed() || self.tree.exported().is_some(),
             sha256: false,
-            reply: self.replies.0.clone(),
-            waker: self.waker.clone(),
         };
         self.under.insert(seq, Under { batch });
         match self.run_of.get(&seq).copied() {
@@ -138,7 +136,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 }
                 self.send_run(number);
             }
-            None => self.s.batcher.push(job),
+            None => self.s.io.digest(job),
         }
     }
 
@@ -173,11 +171,10 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let Some(mut job) = run.left.front().and_then(|seq| run.ready.remove(seq)) else { return };
         run.left.pop_front();
         (job.chain, job.whole, run.is_busy) = (run.chain.take(), run.whole.take(), true);
-        self.s.batcher.push(job);
+        self.s.io.digest(job);
     }
 
     pub(super) fn digested(&mut self, mut done: Done) -> Result<(), Problem> {
-        self.s.batcher.complete();
         let begun = done.chain.clone().map(|block| BegunBlock { block, whole: done.whole.clone() });
         let Some(under) = self.under.remove(&done.tag) else { return Ok(()) };
         if let Some(number) = self.run_of.remove(&done.tag) {

@@ -1,35 +1,25 @@
-//! Failures of a drive as problems for the user.
+//! Failures of a drive's sources and side files as problems for the user; those of the drive itself are in
+//! [`crate::stream::failures`].
 
 use super::Drive;
-use crate::io;
 use crate::plan::batches::Phase;
 use crate::report::{Advice, Kind, Problem, Setting};
-use crate::stream::timeouts::{Timeouts, no_room, pulled};
+use crate::stream::failures::Outlook;
+
+/// What a drive that is being formatted has to offer after a failure.
+pub fn outlook_of_format() -> Outlook {
+    Outlook { meanwhile: "the drive holds no finished volume", instead: "replace the drive".into() }
+}
+
+/// The same of a drive whose volume stays.
+pub fn outlook_of_copy() -> Outlook {
+    Outlook::with_rollback("the volume is what it was before")
+}
 
 impl Drive<'_, '_> {
     /// State of the drive as long as it is not finished.
     pub(super) fn meanwhile(&self) -> &'static str {
-        match self.formatting {
-            Some(_) => "the drive holds no finished volume",
-            None => "the volume is what it was before",
-        }
-    }
-
-    /// The alternative to resuming, as advice.
-    fn instead(&self) -> Advice {
-        match self.formatting {
-            Some(_) => "replace the drive".into(),
-            None => Advice::from("roll the session back with ") + Setting::Abort,
-        }
-    }
-
-    pub(super) fn stopped(&self) -> Problem {
-        let advice = Advice::from(self.meanwhile())
-            + "; continue with "
-            + Setting::Resume
-            + ", or roll back with "
-            + Setting::Abort;
-        Problem::new(Kind::Interrupted, "stopped on request").drive(&self.s.name).advice(advice)
+        self.s.io.failures.outlook.as_ref().map_or("the drive is not finished", |outlook| outlook.meanwhile)
     }
 
     /// The failure of a whole source, or of a shortage that prevents reading any source.
@@ -40,67 +30,6 @@ impl Drive<'_, '_> {
                 .advice(Advice::from("attach it again and continue with ") + Setting::Resume + "; " + self.meanwhile()),
             _ => problem,
         }
-    }
-
-    pub(super) fn write_failed(&self, error: &io::WriteError, what: &str) -> Problem {
-        if let Some(problem) = self.pulled(&error.source) {
-            return problem.at(error.at);
-        }
-        if let Some(problem) = no_room(&error.source) {
-            return problem.drive(&self.s.name).at(error.at);
-        }
-        let (meanwhile, instead) = (self.meanwhile(), self.instead());
-        Problem::new(Kind::Drive, format!("writing failed ({what}): {}", error.source))
-            .drive(&self.s.name)
-            .at(error.at)
-            .advice(
-                Advice::from(format!("{meanwhile}; check cable and drive (smartctl -a), then continue with "))
-                    + Setting::Resume
-                    + ", or "
-                    + instead,
-            )
-    }
-
-    fn pulled(&self, error: &std::io::Error) -> Option<Problem> {
-        let problem = pulled(error, self.s.node.as_deref())?;
-        let advice = Advice::from("check cable, power and dock, then continue with ")
-            + Setting::Resume
-            + "; "
-            + self.meanwhile();
-        Some(problem.drive(&self.s.name).advice(advice))
-    }
-
-    pub(super) fn hung(&self, age: std::time::Duration) -> Problem {
-        let meanwhile = self.meanwhile();
-        Timeouts::timed_out(age).drive(&self.s.name).advice(
-            Advice::from("check cable, power and dock, and the kernel's messages with `dmesg`, then continue with ")
-                + Setting::Resume
-                + format!("; {meanwhile}"),
-        )
-    }
-
-    pub(super) fn flush_failed(&self, error: &std::io::Error) -> Problem {
-        if let Some(problem) = self.pulled(error) {
-            return problem;
-        }
-        if let Some(problem) = no_room(error) {
-            return problem.drive(&self.s.name);
-        }
-        let (meanwhile, instead) = (self.meanwhile(), self.instead());
-        Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"))
-            .drive(&self.s.name)
-            .advice(
-                Advice::from(format!("nothing since the last flush can be trusted, and {meanwhile}; continue with "))
-                    + Setting::Resume
-                    + ", or "
-                    + instead,
-            )
-    }
-
-    pub(super) fn broken(&self, error: &std::io::Error) -> Problem {
-        Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"))
-            .drive(&self.s.name)
-            .advice(Advice::from("try again with ") + Setting::Engine + " sync")
     }
 
     pub(super) fn sidecar(&self, error: &std::io::Error) -> Problem {

@@ -28,7 +28,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             if self.waits_for_blobs() || self.filling > 0 && io::is_short_of_descriptors() {
                 return Ok(());
             }
-            let Some(slot) = self.s.pool.take() else { return Ok(()) };
+            let Some(slot) = self.s.io.pool().take() else { return Ok(()) };
             let is_read = matches!(self.batches.peek().map(|batch| &batch.content), Some(Content::Files(_)));
             let len = self.batches.peek().map_or(0, |batch| batch.len as u64);
             if is_read && let Err(wait) = self.s.rate_limit.take(len, Instant::now()) {
@@ -168,7 +168,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.note_chained(seq, &parts);
         self.under.insert(seq, Under { batch });
         self.filling += 1;
-        self.s.engine.fill(Fill { tag: seq, slot, parts: reads });
+        self.s.io.fill(Fill { tag: seq, slot, parts: reads });
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             Some(line) if !wanted.is_empty() => {
                 self.filling += 1;
                 self.under.insert(seq, Under { batch });
-                line.fetch(seq, slot, wanted, self.waker.clone());
+                line.fetch(seq, slot, wanted, self.s.io.waker());
             }
             _ => {
                 let (spans, wholes) = self.spans(parts);

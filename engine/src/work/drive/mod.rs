@@ -1,5 +1,4 @@
-//! One drive's pipeline: a single loop that owns the ring, feeds slots, passes them to the workers and writes them in
-//! the order of the plan.
+//! One drive's pipeline: feeds slots, passes them to the workers and writes them in the order of the plan.
 //!
 //! It formats a drive, or copies files into a volume that stays: [`DriveContent`] holds the batches to write, and
 //! `format` the additional contents of a drive that is formatted.
@@ -10,8 +9,8 @@
 //!
 //! While data streams the drive is flushed from time to time, and a checkpoint is taken after each flush: `durable`.
 //!
-//! The loop is here; its steps are in modules of their own, in the order of the data's way: `wipe`, `feed`, `digest`,
-//! `write`. `watch` waits for operations under way.
+//! It is a [`Transfer`] of the one loop; its steps are in modules of their own, in the order of the data's way: `wipe`,
+//! `feed`, `digest`, `write`. `watch` reports progress.
 
 mod digest;
 mod durable;
@@ -23,6 +22,7 @@ mod wipe;
 mod write;
 
 pub use durable::Durable;
+pub use errors::{outlook_of_copy, outlook_of_format};
 pub use format::{Finished, Format, FveRegion, PlainBytes, format};
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -31,24 +31,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use durable::BatchEnd;
 use format::Formatting;
 
 use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
-use crate::io::{self, Engine, SourceFile};
+use crate::io::SourceFile;
 use crate::ntfs::build::LeftOut;
 use crate::plan::batches::{Batch, Phase};
 use crate::plan::tree::DriveTree;
-use crate::pool::{Pool, Slot};
-use crate::report::{Event, Problem, Stage, Stop};
+use crate::pool::Slot;
+use crate::report::{Event, PROGRESS_INTERVAL, Problem, Stage};
 use crate::request::Pace;
 use crate::stream::contents::FetchLine;
+use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::sources::Sources;
-use crate::stream::timeouts::{SlowWatch, Timeouts};
-use crate::stream::workers::{Done, Job, LaneBatcher};
+use crate::stream::workers::Job;
 use crate::units::{BatchNo, ByteLen, ByteOffset, DeviceOffset, FileNo};
 use crate::work::outcome::{BegunBlock, OutcomeLog, PropertyHashes, Replay, Sum, WholeReader};
 
@@ -78,16 +77,12 @@ pub struct Setup<'a> {
     pub name: String,
     /// Contents to write.
     pub content: DriveContent<'a>,
-    /// The drive's own I/O engine.
-    pub engine: &'a mut (dyn Engine + Send),
-    /// The drive's slots.
-    pub pool: Pool,
+    /// The drive's engine, slots and connection to the shared workers.
+    pub io: &'a mut BlockIo,
     /// Slots that may be filling at once.
     pub fills_max: usize,
     /// Connection to the threads that fetch what is no local file; `None`: all files are local.
     pub fetch: Option<FetchLine>,
-    /// Connection to the shared workers.
-    pub batcher: LaneBatcher,
     /// Log of hashes and of files left out; positioned at the end of `replay`.
     pub log: OutcomeLog,
     /// Durable batches of an earlier run, which are skipped.
@@ -100,22 +95,15 @@ pub struct Setup<'a> {
     pub wipe: Vec<crate::units::ByteRange>,
     /// Called when the old signatures are durably overwritten.
     pub once_wiped: &'a dyn Fn(),
-    /// Its node under `/dev`, which disappears when it is unplugged; `None` for an image file, where ENOSPC means a
-    /// full file system.
-    pub node: Option<PathBuf>,
     /// Directories and files named in the dataset: when one disappears as a whole, its files are not left out one by
     /// one.
     pub bases: Vec<PathBuf>,
     /// The directory of the journal, with checkpoints and logs.
     pub beside: PathBuf,
-    /// Time limits after which the device is reported as slow, and after which it is given up.
-    pub timeouts: Timeouts,
     /// Limit on the rate of reading sources.
     pub rate_limit: &'a RateLimit,
     /// Receives events.
     pub events: &'a (dyn Fn(Event) + Sync),
-    /// Stop request.
-    pub stop: &'a Stop,
 }
 
 /// Makes a checkpoint durable.
@@ -211,9 +199,6 @@ struct Drive<'a, 'o> {
     batches: std::iter::Peekable<Box<dyn Iterator<Item = Batch> + 'a>>,
     /// Contents of the batches without files; `None` where the volume stays, whose batches are all of files.
     formatting: Option<Formatting<'a, 'o>>,
-    replies: (Sender<Done>, Receiver<Done>),
-    waker: io::Waker,
-
     phase: Phase,
     issued: u64,
     under: HashMap<u64, Under>,
@@ -250,23 +235,19 @@ struct Drive<'a, 'o> {
     files_down: u64,
     reported_at: Instant,
     waited: [Duration; 3],
-    /// Age of the oldest operation at which it is reported next.
-    slow: SlowWatch,
     sources: Sources,
+    /// A stop was requested: batches under way are brought to a checkpoint.
+    is_stopping: bool,
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
     fn new(mut s: Setup<'a>, formatting: Option<Formatting<'a, 'o>>) -> Self {
-        let waker = s.engine.waker();
         let sources = Sources::new(std::mem::take(&mut s.bases));
-        let slow = SlowWatch::new(s.timeouts);
         let batches = std::mem::replace(&mut s.content.batches, Box::new(std::iter::empty())).peekable();
         Self {
             tree: s.content.tree,
             batches,
             formatting,
-            replies: unbounded(),
-            waker,
             phase: Phase::Data,
             issued: 0,
             under: HashMap::new(),
@@ -295,60 +276,21 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             files_down: 0,
             reported_at: Instant::now(),
             waited: [Duration::ZERO; 3],
-            slow,
             sources,
+            is_stopping: false,
             s,
         }
     }
 
-    /// Writes everything durably. When that fails, operations under way are drained.
+    /// Writes everything durably.
     fn run(&mut self) -> Result<(), Problem> {
-        let result = self.run_loop();
-        if result.is_err() {
-            self.drain();
-        }
-        result
-    }
-
-    fn run_loop(&mut self) -> Result<(), Problem> {
         self.wipe()?;
         self.pass_over()?;
         // Bytes of earlier runs: rates count from here.
         self.report(true);
         self.wiped()?;
         (self.s.once_wiped)();
-        loop {
-            // Batches under way are brought to a checkpoint first.
-            let stopping = self.s.stop.requested();
-            self.pause = None;
-            if !stopping {
-                self.feed()?;
-            }
-            self.take_fetched()?;
-            if let Some(problem) = self.sources.gone() {
-                return Err(self.source_gone(problem));
-            }
-            self.write_ready();
-            // Sealed slots that are not being written wait for their turn, perhaps behind one that waits for full
-            // lanes.
-            let ahead = self.s.batcher.away() + self.writing.len();
-            self.s.batcher.flush(ahead >= BUSY);
-            // A drive that waits for its sources is not at an end: flushing it each time would cost.
-            if self.is_idle() && self.pause.is_none() {
-                if stopping && self.flushed_issued == self.issued {
-                    return Err(self.stopped());
-                }
-                if self.batches.peek().is_none() && self.flushed_issued == self.issued {
-                    break;
-                }
-                if self.flushed_issued < self.issued {
-                    self.start_flush();
-                }
-            }
-            self.flush_if_due();
-            self.wait()?;
-        }
-        Ok(())
+        event_loop::run(self)
     }
 
     /// Reports the last progress of the former stage before the next stage.
@@ -360,5 +302,73 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Whether no batch is under way between feed and device.
     fn is_idle(&self) -> bool {
         self.under.is_empty() && self.sealed.is_empty() && self.writing.is_empty() && !self.flushing
+    }
+}
+
+impl<'a: 'o, 'o> Transfer for Drive<'a, 'o> {
+    fn io(&mut self) -> &mut BlockIo {
+        self.s.io
+    }
+
+    fn advance(&mut self) -> Result<Next, Problem> {
+        self.pause = None;
+        if !self.is_stopping {
+            self.feed()?;
+        }
+        self.take_fetched()?;
+        if let Some(problem) = self.sources.gone() {
+            return Err(self.source_gone(problem));
+        }
+        self.write_ready();
+        // Sealed slots that are not being written wait for their turn, perhaps behind one that waits for full lanes.
+        let ahead = self.s.io.at_workers() + self.writing.len();
+        self.s.io.flush_lanes(ahead >= BUSY);
+        // A drive that waits for its sources is not at an end: flushing it each time would cost.
+        if self.is_idle() && self.pause.is_none() {
+            if self.is_stopping && self.flushed_issued == self.issued {
+                return Err(self.s.io.failures.stopped());
+            }
+            if self.batches.peek().is_none() && self.flushed_issued == self.issued {
+                return Ok(Next::Done);
+            }
+            if self.flushed_issued < self.issued {
+                self.start_flush();
+            }
+        }
+        self.flush_if_due();
+        self.report_if_due()?;
+        if self.is_idle() && self.pause.is_none() {
+            return Ok(Next::Again);
+        }
+        Ok(Next::Wait(self.pause.map_or(PROGRESS_INTERVAL, |pause| pause.min(PROGRESS_INTERVAL))))
+    }
+
+    fn apply(&mut self, action: Action) -> Result<(), Problem> {
+        match action {
+            Action::Filled { tag, slot, results } => self.filled(tag, slot, results),
+            Action::Digested(done) => self.digested(done),
+            Action::Written { tag, slot, result } => self.written(tag, slot, result),
+            Action::Flushed { tag, result } => self.flushed(tag, result),
+            Action::Slow(warning) => {
+                (self.s.events)(warning);
+                Ok(())
+            }
+            Action::Stopped => {
+                self.is_stopping = true;
+                Ok(())
+            }
+            Action::Woken | Action::Quiet => Ok(()),
+        }
+    }
+
+    fn waited(&mut self, time: Duration) {
+        self.waited[self.scarce()] += time;
+    }
+
+    fn check(&mut self) {
+        let durable = self.flushed_issued;
+        assert!(durable <= self.acknowledged_batches(), "batch {durable} is not written");
+        assert!(self.next_write <= self.issued, "batch {} is written before it is read", self.next_write);
+        assert_eq!(self.writing.len(), self.s.io.in_flight().writes, "writes under way");
     }
 }

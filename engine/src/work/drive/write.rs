@@ -1,8 +1,10 @@
 //! Writes slots from the workers to the device, in the order of the plan.
 
+use super::errors::phase_name;
 use super::{Drive, Writing};
+use crate::io::WriteError;
 use crate::pool::Slot;
-use crate::report::Stage;
+use crate::report::{Problem, Stage};
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Writes the sealed slots whose turn it is.
@@ -26,7 +28,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                     slot.copy_within(range, 0);
                 }
                 self.writing.insert(seq, writing);
-                self.s.engine.write(seq, slot, len, at);
+                self.s.io.write(seq, slot, len, at);
             }
             None => {
                 self.acknowledged += writing.len;
@@ -35,11 +37,32 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
+    pub(super) fn written(&mut self, tag: u64, slot: Slot, result: Result<(), WriteError>) -> Result<(), Problem> {
+        let writing = self.writing.remove(&tag);
+        if let Err(error) = result {
+            let what = writing.map_or("batch", |writing| phase_name(writing.phase));
+            return Err(self.s.io.failures.write(&error, Some(what)));
+        }
+        if let Some(writing) = writing {
+            self.write_piece(tag, slot, writing);
+        }
+        // Before the sources are read: the device has one write less.
+        self.write_ready();
+        Ok(())
+    }
+
+    pub(super) fn flushed(&mut self, tag: u64, result: std::io::Result<()>) -> Result<(), Problem> {
+        self.flushing = false;
+        result.map_err(|error| self.s.io.failures.flush(&error))?;
+        self.flushed_issued = self.flushed_issued.max(tag);
+        self.checkpoint()
+    }
+
     pub(super) fn start_flush(&mut self) {
         self.flushing = true;
         if self.under.is_empty() && self.sealed.is_empty() && self.writing.is_empty() {
             self.stage(Stage::Flushing);
         }
-        self.s.engine.flush(self.acknowledged_batches());
+        self.s.io.flush(self.acknowledged_batches());
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::io::sim::Deed;
 use crate::report::Event;
+use crate::stream::event_loop::BlockIo;
+use crate::stream::failures::Failures;
 use crate::stream::timeouts::Timeouts;
 use crate::units::SectorSize;
 use crate::work::drive::SLOTS;
@@ -75,8 +77,9 @@ impl Trials {
         let result = self.bench.shared_telling(&stop, &events, |drive, shared| {
             let (engine, pool) = (Box::new(disk.engine()), Pool::new(SLOTS, SLOT).expect("slots"));
             let wipe = drive.layout.last_places();
-            let node = self.node.clone();
-            let ground = DriveIo { engine, pool, wipe, once_wiped: &|| (), read: &read, node, timeouts };
+            let failures = Failures::of("sim", self.node.clone());
+            let blocks = BlockIo::new(engine, pool, failures).within(timeouts);
+            let ground = DriveIo { blocks, wipe, once_wiped: &|| (), read: &read };
             fill(0, drive, Some(self.bench.secrets()), self.bench.region(), checkpoint, ground, shared)
         });
         (result, reported.into_inner().unwrap_or_else(PoisonError::into_inner))
