@@ -51,7 +51,11 @@ until_written() {
 
 # Waits until a session's data stream and that many more sectors are written to a disk: streaming NAME DISK SECTORS
 streaming() {
-    until grep -q ': data,' "/work/$1.out" 2>/dev/null || [ -e "/work/$1.exit" ]; do moment; done
+    local text=
+    until [[ $text == *': data,'* || -e /work/$1.exit ]]; do
+        moment
+        [ ! -e "/work/$1.out" ] || read -rd '' text <"/work/$1.out"
+    done
     written "$2"
     until_written "$1" "$2" $((count + $3))
 }
