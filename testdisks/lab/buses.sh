@@ -1,5 +1,8 @@
-# Prepares one drive on each bus, and lets the kernel's dm-crypt and ntfs3 open them.
+# Prepares one drive on each bus, and lets the kernel's dm-crypt and ntfs3 open them. The SATA disk has sectors of 512 bytes
+# on physical ones of 4096; `buses.sh 512e` has another such disk on a bus of its own.
 . /scripts/common.sh
+# The kernel reads every file of them.
+unread="--read-back none"
 # Leave `devices` a trace of what it saw before.
 dray devices --json >/work/devices.json
 # This program stops behind each rename until it is told to go on: time to keep what a power cut would leave beside its
@@ -31,15 +34,15 @@ traced=$!
     done
 ) &
 session scsi "$(disk_of SCSI4KN00001)" --yes SCSI4KN00001 --not-for-shipping &
-session 512e serial:SCSI512E0001 --not-for-shipping &
-session usb serial:USB000000001 &
-session nvme "/dev/disk/by-id/$(ls /dev/disk/by-id | grep 'NVME00000001$' | head -n 1)" &
+[ "$1" != 512e ] || session 512e serial:SCSI512E0001 --not-for-shipping &
+session usb serial:USB000000001 $unread &
+session nvme "/dev/disk/by-id/$(ls /dev/disk/by-id | grep 'NVME00000001$' | head -n 1)" $unread &
 wait
 dray devices --json >/work/devices-after.json
 # Five at once that each load it on their own get in each other's way.
 modprobe -a dm_mod dm_crypt
 udevadm settle
-for name in ahci:WD-AHCI00001 scsi:SCSI4KN00001 512e:SCSI512E0001 usb:USB000000001 nvme:NVME00000001; do
+for name in ahci:WD-AHCI00001 scsi:SCSI4KN00001 ${1:+512e:SCSI512E0001} usb:USB000000001 nvme:NVME00000001; do
     (
         disk=$(disk_of "${name#*:}")
         name=${name%%:*}

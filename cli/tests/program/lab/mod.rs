@@ -22,7 +22,6 @@ fn judge_the_kernel_opens_drives_of_every_bus() {
     let mut disks = vec![
         lab.disk("ahci", "ahci", 256, "WD-AHCI00001", &format!("{sata},log={}", log.display())),
         lab.disk("scsi", "scsi", 256, "SCSI4KN00001", ",logical=4096,physical=4096"),
-        lab.disk("512e", "scsi", 256, "SCSI512E0001", ",logical=512,physical=4096"),
         lab.disk("usb", "usb", 256, "USB000000001", ""),
         lab.disk("nvme", "nvme", 256, "NVME00000001", ""),
     ];
@@ -30,7 +29,12 @@ fn judge_the_kernel_opens_drives_of_every_bus() {
     lab.finish_before(&first);
     let base = lab.path("base.img");
     fs::copy(&first, &base).expect("a copy");
-    if !lab.succeeds(&disks, "buses.sh") {
+    // The SATA disk is one of 512e already.
+    let is_campaign = number("DRAY_MARKS", 1) > 1;
+    if is_campaign {
+        disks.push(lab.disk("512e", "scsi", 256, "SCSI512E0001", ",logical=512,physical=4096"));
+    }
+    if !lab.succeeds(&disks, if is_campaign { "buses.sh 512e" } else { "buses.sh" }) {
         return;
     }
     for name in disks.iter().map(|disk| disk.name) {
