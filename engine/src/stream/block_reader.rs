@@ -45,8 +45,10 @@ pub struct Load<T> {
     pub parts: Vec<(Range<usize>, ByteOffset)>,
     /// Ranges of the slot that are zero without being read.
     pub zeros: Vec<Range<usize>>,
-    /// Encrypted ranges of the slot, with their offset in the volume.
+    /// Ranges of the slot that the cipher opens, with their offset in the volume.
     pub crypt: Vec<(Range<usize>, ByteOffset)>,
+    /// Set where it seals them instead.
+    pub seals: bool,
     /// Ranges to hash, ascending and disjoint. A part of a block longer than a slot is alone in its load, and the parts
     /// of a block are consecutive.
     pub spans: Vec<Span>,
@@ -60,7 +62,7 @@ impl<T> Load<T> {
     /// A load tagged `what` without anything to read.
     pub fn new(what: T) -> Self {
         let (parts, zeros, crypt, spans) = Default::default();
-        Self { what, len: 0, parts, zeros, crypt, spans, begins: false, sha256: false }
+        Self { what, len: 0, parts, zeros, crypt, seals: false, spans, begins: false, sha256: false }
     }
 }
 
@@ -368,7 +370,7 @@ impl<T> Transit<'_, T> {
             chain,
             wholes: Vec::new(),
             whole: None,
-            direction: CipherDirection::Open,
+            direction: if load.seals { CipherDirection::Seal } else { CipherDirection::Open },
             crypt: load.crypt.clone(),
             cipher: self.reader.cipher.clone(),
             sums_spans: false,

@@ -15,6 +15,9 @@ use crate::pool::{Pool, Slot};
 use crate::report::{Event, PROGRESS_INTERVAL, Problem, Stop};
 use crate::units::ByteOffset;
 
+/// Pause before a pool is looked at again whose slots others have.
+const LENT: Duration = Duration::from_millis(1);
+
 /// What happened to an operation, or to the transfer.
 #[derive(Debug)]
 pub enum Action {
@@ -174,6 +177,11 @@ pub struct BlockIo {
     in_flight: InFlight,
     /// Operations that were started by [`Self::put`] and [`Self::settle`], which need no names of their own.
     puts: u64,
+    /// Slots that only [`Self::put`] gets: `kept` of them, when none of them is being written.
+    own: Vec<Slot>,
+    kept: usize,
+    /// Told when a slot of [`Self::put_slot`] is free.
+    freed: Option<io::Waker>,
     /// How failures of the drive are described.
     pub failures: Failures,
     timeouts: Timeouts,
@@ -187,7 +195,20 @@ impl BlockIo {
         let timeouts = Timeouts::default();
         let slow = SlowWatch::new(timeouts);
         let in_flight = InFlight::default();
-        Self { engine, pool, lanes: None, in_flight, puts: 0, failures, timeouts, slow, stop: None }
+        Self {
+            engine,
+            pool,
+            lanes: None,
+            in_flight,
+            puts: 0,
+            own: Vec::new(),
+            kept: 0,
+            freed: None,
+            failures,
+            timeouts,
+            slow,
+            stop: None,
+        }
     }
 
     /// Connects it to the workers.
@@ -270,6 +291,11 @@ impl BlockIo {
         self.engine.flush(tag);
     }
 
+    /// Submits what was started without waiting; useful before a long computation.
+    pub fn submit(&mut self) {
+        self.engine.submit();
+    }
+
     /// Gives a slot to the workers. [`Self::flush_lanes`] must follow before the loop waits.
     ///
     /// # Panics
@@ -293,9 +319,10 @@ impl BlockIo {
         let slot_len = self.pool.slot_len();
         for (i, part) in bytes.chunks(slot_len).enumerate() {
             let mut slot = loop {
-                match self.pool.take() {
+                match self.own.pop().or_else(|| self.pool.take()) {
                     Some(slot) => break slot,
-                    None => run(&mut Settling { io: self, events, is_over: |io| io.pool.available() > 0 })?,
+                    None if self.is_idle() => std::thread::sleep(LENT),
+                    None => self.wait_for_one(events)?,
                 }
             };
             slot[..part.len()].copy_from_slice(part);
@@ -305,15 +332,56 @@ impl BlockIo {
         Ok(())
     }
 
+    /// Starts writing the first `len` bytes of a slot, whole sectors; `freed` is told when the slot is free.
+    pub fn put_slot(&mut self, at: ByteOffset, slot: Slot, len: usize, freed: &io::Waker) {
+        self.freed = Some(freed.clone());
+        self.puts += 1;
+        self.write(self.puts, slot, len, at);
+    }
+
+    /// Keeps this many slots for [`Self::put`], so that it never waits for one that another user of the pool has.
+    ///
+    /// # Errors
+    /// An earlier write that failed.
+    pub fn keep(&mut self, slots: usize, events: &dyn Fn(Event)) -> Result<(), Problem> {
+        self.kept = slots;
+        self.own.truncate(slots);
+        while self.own.len() < slots {
+            match self.pool.take() {
+                Some(slot) => self.own.push(slot),
+                None if self.is_idle() => std::thread::sleep(LENT),
+                None => self.wait_for_one(events)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for one write or flush; whether any was under way.
+    ///
+    /// # Errors
+    /// The one that failed.
+    pub fn reap(&mut self, events: &dyn Fn(Event)) -> Result<bool, Problem> {
+        let is_busy = !self.is_idle();
+        if is_busy {
+            self.wait_for_one(events)?;
+        }
+        Ok(is_busy)
+    }
+
     /// Waits for all writes, and makes them durable.
     ///
     /// # Errors
     /// The write or flush that failed.
     pub fn settle(&mut self, events: &dyn Fn(Event)) -> Result<(), Problem> {
-        run(&mut Settling { io: self, events, is_over: Self::is_idle })?;
+        let all = usize::MAX;
+        run(&mut Settling { io: self, events, left: all })?;
         self.puts += 1;
         self.flush(self.puts);
-        run(&mut Settling { io: self, events, is_over: Self::is_idle })
+        run(&mut Settling { io: self, events, left: all })
+    }
+
+    fn wait_for_one(&mut self, events: &dyn Fn(Event)) -> Result<(), Problem> {
+        run(&mut Settling { io: self, events, left: 1 })
     }
 
     /// Waits for operations under way, whatever comes of them. A device that does not answer is not waited for: the
@@ -380,7 +448,8 @@ impl BlockIo {
 struct Settling<'a> {
     io: &'a mut BlockIo,
     events: &'a dyn Fn(Event),
-    is_over: fn(&BlockIo) -> bool,
+    /// Writes and flushes to wait for, or fewer if there are no more.
+    left: usize,
 }
 
 impl Transfer for Settling<'_> {
@@ -389,13 +458,26 @@ impl Transfer for Settling<'_> {
     }
 
     fn advance(&mut self) -> Result<Next, Problem> {
-        Ok(if (self.is_over)(self.io) { Next::Done } else { Next::Wait(PROGRESS_INTERVAL) })
+        let is_over = self.left == 0 || self.io.is_idle();
+        Ok(if is_over { Next::Done } else { Next::Wait(PROGRESS_INTERVAL) })
     }
 
     fn apply(&mut self, action: Action) -> Result<(), Problem> {
         match action {
-            Action::Written { result: Err(error), .. } => Err(self.io.failures.write(&error, None)),
-            Action::Flushed { result: Err(error), .. } => Err(self.io.failures.flush(&error)),
+            Action::Written { slot, result, .. } => {
+                self.left -= 1;
+                if self.io.own.len() < self.io.kept {
+                    self.io.own.push(slot);
+                } else {
+                    drop(slot);
+                    self.io.freed.iter().for_each(io::Waker::wake);
+                }
+                result.map_err(|error| self.io.failures.write(&error, None))
+            }
+            Action::Flushed { result, .. } => {
+                self.left -= 1;
+                result.map_err(|error| self.io.failures.flush(&error))
+            }
             Action::Slow(warning) => {
                 (self.events)(warning);
                 Ok(())

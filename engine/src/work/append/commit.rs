@@ -12,8 +12,10 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 
 use crate::checkpoint::Prefix;
 use crate::hash::{Crc64, Sha256};
+use crate::io::Waker;
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
+use crate::pool::{Pool, Slot};
 use crate::report::{Event, Kind, Problem};
 use crate::stream::event_loop::BlockIo;
 use crate::stream::medium::Medium;
@@ -64,6 +66,26 @@ impl<'a> Store<'a> {
         self.written
     }
 
+    /// The slots that it writes from.
+    pub fn pool(&self) -> &Pool {
+        self.io.pool()
+    }
+
+    /// Keeps this many slots for [`Self::write`], so that it never waits for one that another user of the pool has.
+    ///
+    /// # Errors
+    /// An earlier write that failed.
+    pub fn keep(&mut self, slots: usize) -> Result<(), Problem> {
+        self.io.keep(slots, self.events)
+    }
+
+    /// Starts writing the first `len` bytes of a slot, as [`Self::write`] does, without a copy; `freed` is told when
+    /// it is free again.
+    pub fn write_slot(&mut self, at: ByteOffset, slot: Slot, len: usize, freed: &Waker) {
+        self.io.put_slot(at, slot, len, freed);
+        self.written += len as u64;
+    }
+
     /// Starts writing; bytes and place are whole sectors. Writes started earlier may land later.
     ///
     /// # Errors
@@ -80,6 +102,14 @@ impl<'a> Store<'a> {
     /// The write or flush that failed.
     pub fn flush(&mut self) -> Result<(), Problem> {
         self.io.settle(self.events)
+    }
+
+    /// Waits for one write or flush; whether any was under way.
+    ///
+    /// # Errors
+    /// The one that failed.
+    pub fn reap(&mut self) -> Result<bool, Problem> {
+        self.io.reap(self.events)
     }
 }
 

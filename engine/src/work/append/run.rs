@@ -35,6 +35,7 @@ use crate::stream::event_loop::BlockIo;
 use crate::stream::failures::{Failures, Outlook};
 use crate::stream::medium::Medium;
 use crate::stream::sources::all_left_out;
+use crate::stream::workers::Workers;
 use crate::surroundings::now;
 use crate::units::{BatchNo, ByteLen, FileTime};
 use crate::verify::added::{self, Added};
@@ -356,6 +357,7 @@ fn encrypt_first(
             }
             save(drive_files, checkpoint)
         },
+        workers: shared.workers,
         events: shared.events,
         stop: shared.stop,
     };
@@ -767,6 +769,9 @@ pub(crate) fn roll_back(
             let mut now = checkpoint.clone();
             state_mut(&mut now)?.copied = None;
             save(&drive_files, &now)?;
+            let workers = Workers::start(1).map_err(|error| {
+                Problem::new(Kind::Environment, format!("the system refuses more threads: {error}"))
+            })?;
             let mut work = encrypt::Work {
                 index: 0,
                 facts,
@@ -786,6 +791,7 @@ pub(crate) fn roll_back(
                     }
                     save(&drive_files, &now)
                 },
+                workers: &workers,
                 events: &|_| {},
                 stop: &Stop::new(),
             };

@@ -14,6 +14,7 @@
 
 pub mod batch_journal;
 mod pass;
+mod pipeline;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use crate::ntfs::read::Volume;
 use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
 use crate::stream::medium::Medium;
+use crate::stream::workers::Workers;
 use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime, SectorSize};
 use crate::volume::find::{Found, Inside, Opened, View};
 use crate::work::keys::Keys;
@@ -98,6 +100,8 @@ pub struct Work<'a> {
     pub batch_len: u64,
     /// Makes the state durable.
     pub save: &'a mut dyn FnMut(&State) -> Result<(), Problem>,
+    /// The workers that encrypt.
+    pub workers: &'a Workers,
     /// Receives events.
     pub events: &'a (dyn Fn(Event) + Sync),
     /// Stop request.
@@ -229,31 +233,34 @@ impl<'a> Work<'a> {
             pass.report(border)?;
             self.reach(state, Step::Passing, border)?;
         }
+        // They would be taken for what is stored now.
+        pass.batches.forget().map_err(|error| side(&error, name).path(self.batches.1))?;
         let ranges = self.ranges(state, regions, border)?;
         let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
         let done = |border: u64| {
             let below = ranges.iter().map(|range| border.clamp(range.start.0, range.end().0) - range.start.0).sum();
             ByteLen(if direction == Direction::Encrypt { below } else { total.0 - below })
         };
-        loop {
-            (self.events)(Event::Progress {
-                drive: self.index,
-                acknowledged: done(state.border),
-                total,
-                files: 0,
-                waiting_for: Waiting::Drive,
-            });
-            if direction == Direction::Encrypt && self.stop.requested() {
-                pass.store.flush()?;
-                return Err(Problem::new(Kind::Interrupted, "stopped on request, with the volume encrypted in part")
-                    .drive(name)
-                    .advice(
-                        "continue with `--resume`, or restore the volume with `--abort`; keep the journal's files",
-                    ));
-            }
-            let Some(border) = pass.step(&ranges, state.border, direction)? else { break };
-            pass.report(border)?;
+        let (index, events, workers) = (self.index, self.events, self.workers);
+        let tell = |border: u64| {
+            let (acknowledged, waiting_for) = (done(border), Waiting::Drive);
+            events(Event::Progress { drive: index, acknowledged, total, files: 0, waiting_for });
+        };
+        tell(border);
+        // A volume that is being restored is restored to the end.
+        let never = Stop::new();
+        let stop = if direction == Direction::Encrypt { self.stop } else { &never };
+        let mut reached = |border: u64| {
             self.reach(state, Step::Passing, border)?;
+            tell(border);
+            Ok(())
+        };
+        let border = pass.run(&ranges, border, direction, (workers, stop), &mut reached)?;
+        if done(border) != total {
+            pass.store.flush()?;
+            return Err(Problem::new(Kind::Interrupted, "stopped on request, with the volume encrypted in part")
+                .drive(name)
+                .advice("continue with `--resume`, or restore the volume with `--abort`; keep the journal's files"));
         }
         if direction == Direction::Encrypt {
             pass.end()?;

@@ -1,22 +1,43 @@
 //! The pass over the volume, forwards and back: batch by batch, with a border between the encrypted and the plain part.
 //!
-//! Ranges in use below the border are encrypted, those from it on are plain, except the batch under way, which is in
-//! the batch journal. The metadata regions on the drive record the border too, so that a drive without a batch under
-//! way can be read with its key alone: the first of them is always complete, the others follow with the next batch.
+//! Ranges in use below the border are encrypted, those from it on are plain, except the batches under way, which are in
+//! the batch journal. The next ones are read and stored there ([`pipeline`](super::pipeline)) while one is written:
+//!
+//! 1. A batch is durable in the batch journal, and marked there, before a byte of it goes to the drive.
+//! 2. Batches are durable on the drive before the checkpoint records the border behind them; it does so for
+//!    [`TOGETHER`] of them at a time.
+//! 3. Their places in the batch journal are used again after that.
+//!
+//! The metadata regions on the drive record a border too, so that a drive without a batch under way can be read with its
+//! key alone. Resuming goes by the checkpoint; so during the pass the regions follow it with the next flush, the
+//! first of them and the other two by turns: one side is always complete. A pass that ends early, on request or because
+//! something cannot be read or stored, first finishes the batches that are marked and brings the regions up to date.
 
 use std::io;
+use std::thread;
 
-use super::batch_journal::{Batch, BatchJournal, Direction, RUNS_MAX};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+
+use super::batch_journal::{BatchJournal, Direction, Kept, PLACES};
+use super::pipeline::{self, Batches, Source, Stored};
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::Regions;
-use crate::report::{Advice, Kind, Problem, Setting};
+use crate::report::{Kind, Problem, Stop};
 use crate::stream::medium::Medium;
+use crate::stream::workers::Workers;
 use crate::units::{ByteOffset, ByteRange};
 use crate::work::append::commit::Store;
 use crate::work::keys::Keys;
 
 /// Offset at which the pass begins: the part before it is stored elsewhere.
 pub const START: u64 = FRONT_LEN as u64;
+
+/// Batches that are made durable on the drive at once: half of what the batch journal holds, so that the others are
+/// stored meanwhile.
+const TOGETHER: u64 = PLACES / 2;
+
+/// Slots for what is copied on its way to the drive: metadata regions, and short runs.
+const COPY_SLOTS: usize = 2;
 
 /// Parameters of a pass.
 pub struct Pass<'a, 's> {
@@ -36,18 +57,23 @@ pub struct Pass<'a, 's> {
     pub batches: BatchJournal<'a>,
 }
 
-/// The batch that may have been written to the drive in part.
+/// The batches that may have been written to the drive in part.
 ///
 /// # Errors
-/// It is damaged.
+/// They are damaged, or another version stored them.
 pub fn under_way(
     batches: &BatchJournal<'_>,
     border: u64,
     direction: Direction,
     name: &str,
-) -> Result<Option<(Batch, Vec<u8>)>, Problem> {
+) -> Result<Vec<Kept>, Problem> {
     batches.under_way(border, direction).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(name),
+        io::ErrorKind::Unsupported => {
+            let what = "the file next to the journal was written by another version of dray";
+            let advice = "nothing was changed; continue the session, or roll it back, with the version that began it";
+            Problem::new(Kind::Environment, what).drive(name).advice(advice)
+        }
         _ => Problem::new(Kind::Environment, format!("the batch next to the journal cannot be read: {error}"))
             .drive(name),
     })
@@ -66,21 +92,7 @@ impl Pass<'_, '_> {
 
     fn read(&self, range: ByteRange, into: &mut [u8]) -> Result<(), Problem> {
         let at = self.at(range.start.0);
-        self.medium.read_exact_at(into, at).map_err(|error| {
-            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(self.name).at(at).advice(
-                Advice::from("check cable and drive (smartctl -a); then ")
-                    + Setting::Resume
-                    + " continues, and "
-                    + Setting::Abort
-                    + " restores the volume",
-            )
-        })
-    }
-
-    fn side(&self, error: &io::Error) -> Problem {
-        Problem::new(Kind::Environment, format!("the batch next to the journal failed: {error}"))
-            .drive(self.name)
-            .advice("make room on the journal's disk, and resume or abort the session")
+        self.medium.read_exact_at(into, at).map_err(|error| pipeline::unreadable(self.name, at, &error))
     }
 
     /// Writes metadata regions, from the `first` of three to before the `end`.
@@ -118,67 +130,161 @@ impl Pass<'_, '_> {
         self.store.flush()
     }
 
-    /// Completes a batch that was under way, and returns the border.
+    /// Completes the batches that were under way, or undoes them, and returns the border.
     pub fn recover(&mut self, border: u64, direction: Direction) -> Result<u64, Problem> {
-        let kept = under_way(&self.batches, border, direction, self.name)?;
-        let Some((batch, mut sealed)) = kept else { return Ok(border) };
-        let inside = |run: &ByteRange| run.start.0 >= batch.start && run.end().0 <= batch.end;
-        if !batch.runs.iter().all(inside) || batch.end > self.volume.len.0 {
-            return Err(damaged(self.name));
-        }
-        if direction == Direction::Decrypt {
-            self.crypt(&batch, &mut sealed, Direction::Decrypt);
-        }
-        self.write(&batch, &sealed)?;
-        Ok(if direction == Direction::Encrypt { batch.end } else { batch.start })
-    }
-
-    fn crypt(&self, batch: &Batch, bytes: &mut [u8], direction: Direction) {
-        let mut rest = bytes;
-        for run in &batch.runs {
-            let (part, behind) = rest.split_at_mut(run.len.0 as usize);
-            match direction {
-                Direction::Encrypt => self.keys.cipher.seal(run.start, part),
-                Direction::Decrypt => self.keys.cipher.open(run.start, part),
+        let found = under_way(&self.batches, border, direction, self.name)?;
+        for Kept { batch, .. } in &found {
+            let inside = |run: &ByteRange| run.start.0 >= batch.start && run.end().0 <= batch.end;
+            if !batch.runs.iter().all(inside) || batch.start < START || batch.end > self.volume.len.0 {
+                return Err(damaged(self.name));
             }
-            rest = behind;
         }
+        let mut now = border;
+        for kept in &found {
+            let bytes = self.batches.bytes(kept).map_err(|error| pipeline::unwritable(self.name, &error))?;
+            let mut rest = &mut bytes.ok_or_else(|| damaged(self.name))?[..];
+            for run in &kept.batch.runs {
+                let (part, behind) = rest.split_at_mut(run.len.0 as usize);
+                if direction == Direction::Decrypt {
+                    self.keys.cipher.open(run.start, part);
+                }
+                let at = self.at(run.start.0);
+                self.store.write(at, part)?;
+                rest = behind;
+            }
+            // On the way back a batch of the way there is undone, and the border stays.
+            if kept.direction == direction {
+                now = kept.batch.behind(direction);
+            }
+        }
+        if !found.is_empty() {
+            self.store.flush()?;
+        }
+        Ok(now)
     }
 
-    fn write(&mut self, batch: &Batch, bytes: &[u8]) -> Result<(), Problem> {
-        let mut rest = bytes;
-        for run in &batch.runs {
-            let (part, behind) = rest.split_at(run.len.0 as usize);
-            let at = self.at(run.start.0);
-            self.store.write(at, part)?;
-            rest = behind;
-        }
-        self.store.flush()
+    /// Runs over `ranges` from `border` on. `reached` makes each new border durable. Returns the last border, which is
+    /// not the end after a stop request.
+    ///
+    /// # Errors
+    /// Errors of the drive, of the batch journal, or of `reached`. What was stored before is finished, unless the drive
+    /// cannot be written.
+    pub fn run(
+        &mut self,
+        ranges: &[ByteRange],
+        border: u64,
+        direction: Direction,
+        (workers, stop): (&Workers, &Stop),
+        reached: &mut dyn FnMut(u64) -> Result<(), Problem>,
+    ) -> Result<u64, Problem> {
+        self.store.keep(COPY_SLOTS)?;
+        let (pool, name, medium) = (&self.store.pool().clone(), self.name, self.medium);
+        let room = self.batches.batch_len();
+        let source = Source { name, medium, start: self.volume.start, pool, workers };
+        let batches = Batches::new(ranges, border, direction, room);
+        let cipher = (direction == Direction::Encrypt).then(|| self.keys.cipher.clone());
+        let journal = &self.batches.clone();
+        let ended = Stop::new();
+        let result = thread::scope(|scope| {
+            // Bounded by the slots that they carry.
+            let (to_store, from_reader) = unbounded();
+            let (to_settle, from_store) = unbounded();
+            let (to_drive, settled) = unbounded();
+            let (free, places) = bounded(PLACES as usize);
+            (0..PLACES).try_for_each(|place| free.send(place)).expect("there is room for each");
+            let ended = &ended;
+            let spawned = spawn(scope, "read ahead", move || pipeline::read(source, batches, cipher, ended, &to_store))
+                .and_then(|()| {
+                    let store = move || pipeline::store(journal, source, stop, &from_reader, &places, &to_settle);
+                    spawn(scope, "store", store)
+                })
+                .and_then(|()| {
+                    let settle = move || pipeline::settle(journal, name, direction, &from_store, &to_drive);
+                    spawn(scope, "settle", settle)
+                });
+            let mut failure = None;
+            let result = spawned.and_then(|()| self.drain(border, direction, (&settled, &free), &mut failure, reached));
+            ended.request();
+            drop((settled, free));
+            failure.map_or(result, Err)
+        });
+        self.store.keep(0)?;
+        result
     }
 
-    /// Processes the next batch of `ranges` from `border` on; returns the new border, or `None` when nothing is left.
-    pub fn step(&mut self, ranges: &[ByteRange], border: u64, direction: Direction) -> Result<Option<u64>, Problem> {
-        let batch = match direction {
-            Direction::Encrypt => next(ranges, border, self.batches.batch_len()),
-            Direction::Decrypt => previous(ranges, border, self.batches.batch_len()),
-        };
-        let Some(batch) = batch else { return Ok(None) };
-        let mut bytes = vec![0; batch.bytes() as usize];
-        let mut rest = &mut bytes[..];
-        for run in &batch.runs {
-            let (part, behind) = rest.split_at_mut(run.len.0 as usize);
-            self.read(*run, part)?;
-            rest = behind;
+    /// Writes what is stored, as it comes, and returns the border behind it. `failure` is what ended the coming.
+    fn drain(
+        &mut self,
+        border: u64,
+        direction: Direction,
+        (settled, free): (&Receiver<Result<Stored, Problem>>, &Sender<u64>),
+        failure: &mut Option<Problem>,
+        reached: &mut dyn FnMut(u64) -> Result<(), Problem>,
+    ) -> Result<u64, Problem> {
+        let (mut now, mut recorded) = (border, border);
+        // Places of batches that were given to the drive, and of those that are durable there, with the border.
+        let (mut written, mut durable) = (Vec::new(), None);
+        let (mut first, mut is_end) = (true, false);
+        while !is_end || durable.is_some() {
+            let next = match settled.try_recv() {
+                Ok(next) => Some(next),
+                Err(TryRecvError::Empty) if durable.is_some() => None,
+                Err(TryRecvError::Empty) if self.store.reap()? => continue,
+                Err(_) => {
+                    let next = settled.recv().ok();
+                    is_end = next.is_none();
+                    next
+                }
+            };
+            match next {
+                Some(Ok(stored)) => {
+                    now = stored.batch.behind(direction);
+                    written.push(stored.place());
+                    self.write(stored, direction)?;
+                }
+                Some(Err(problem)) => *failure = Some(problem),
+                None => {}
+            }
+            // While the drive is busy with the next batch, if there is one.
+            if let Some((border, places)) = durable.take() {
+                reached(border)?;
+                recorded = border;
+                // Whoever stores may have ended.
+                let _ = Vec::into_iter(places).try_for_each(|place| free.send(place));
+            }
+            if written.len() as u64 >= TOGETHER || is_end && !written.is_empty() {
+                if recorded != border {
+                    let region = self.keys.converting.until(ByteOffset(recorded));
+                    let (from, to) = if first { (0, 1) } else { (1, 3) };
+                    self.write_regions(&region, from, to)?;
+                    first = !first;
+                }
+                self.store.flush()?;
+                durable = Some((now, std::mem::take(&mut written)));
+            }
         }
-        if direction == Direction::Encrypt {
-            self.crypt(&batch, &mut bytes, direction);
+        self.report(now)?;
+        Ok(now)
+    }
+
+    fn write(&mut self, stored: Stored, direction: Direction) -> Result<(), Problem> {
+        for mut filled in stored.filled {
+            if direction == Direction::Decrypt {
+                filled.open(&self.keys.cipher);
+            }
+            if let [(_, at)] = filled.parts() {
+                let at = self.at(*at);
+                let (slot, len) = filled.into_slot();
+                self.store.write_slot(at, slot, len, &stored.waker);
+                continue;
+            }
+            for (range, at) in filled.parts() {
+                self.store.write(self.at(*at), filled.bytes(range.clone()))?;
+            }
+            drop(filled);
+            stored.waker.wake();
         }
-        self.batches.keep(&batch, &bytes, direction).map_err(|error| self.side(&error))?;
-        if direction == Direction::Decrypt {
-            self.crypt(&batch, &mut bytes, direction);
-        }
-        self.write(&batch, &bytes)?;
-        Ok(Some(if direction == Direction::Encrypt { batch.end } else { batch.start }))
+        Ok(())
     }
 
     /// Records the border on the drive: durably in the first region, without a flush in the others.
@@ -198,76 +304,9 @@ impl Pass<'_, '_> {
     }
 }
 
-/// The batch after `border`, of `room` bytes at most.
-fn next(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
-    let mut batch = Batch { start: border, end: border, runs: Vec::new() };
-    let from = ranges.partition_point(|range| range.end().0 <= border);
-    for range in ranges[from..].iter().take(RUNS_MAX) {
-        let start = range.start.0.max(border);
-        let len = (range.end().0 - start).min(room);
-        batch.runs.push(ByteRange::new(start, len));
-        batch.end = start + len;
-        room -= len;
-        if room == 0 {
-            break;
-        }
-    }
-    (!batch.runs.is_empty()).then_some(batch)
-}
-
-/// The batch before `border`, of `room` bytes at most.
-fn previous(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
-    let mut batch = Batch { start: START, end: border, runs: Vec::new() };
-    let to = ranges.partition_point(|range| range.start.0 < border);
-    for range in ranges[..to].iter().rev().take(RUNS_MAX) {
-        let end = range.end().0.min(border);
-        let len = (end - range.start.0).min(room);
-        batch.runs.push(ByteRange::new(end - len, len));
-        batch.start = end - len;
-        room -= len;
-        if room == 0 {
-            break;
-        }
-    }
-    batch.runs.reverse();
-    (!batch.runs.is_empty()).then_some(batch)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::batch_journal::BATCH_LEN;
-    use super::*;
-
-    #[test]
-    fn batches_there_and_back_cover_every_range_once() {
-        let mut ranges = vec![ByteRange::new(START, 4096), ByteRange::new(1 << 20, 3 * BATCH_LEN + 512)];
-        // More runs than a batch takes, each far from the next.
-        ranges.extend((0..2 * RUNS_MAX as u64 + 3).map(|i| ByteRange::new((200 << 20) + i * (1 << 18), 4096)));
-        let joined = |batches: &[Batch]| {
-            let mut all: Vec<ByteRange> = Vec::new();
-            for run in batches.iter().flat_map(|batch| &batch.runs) {
-                match all.last_mut() {
-                    Some(last) if last.end() == run.start => last.len.0 += run.len.0,
-                    _ => all.push(*run),
-                }
-            }
-            all
-        };
-        let (mut there, mut border) = (Vec::new(), START);
-        while let Some(batch) = next(&ranges, border, BATCH_LEN) {
-            assert!(batch.start == border && batch.bytes() <= BATCH_LEN && batch.runs.len() <= RUNS_MAX);
-            border = batch.end;
-            there.push(batch);
-        }
-        assert_eq!(joined(&there), ranges);
-        assert!(there.len() > 5);
-        let mut back = Vec::new();
-        while let Some(batch) = previous(&ranges, border, BATCH_LEN) {
-            assert!(batch.end == border && batch.bytes() <= BATCH_LEN && batch.runs.len() <= RUNS_MAX);
-            border = batch.start;
-            back.push(batch);
-        }
-        back.reverse();
-        assert_eq!((joined(&back), border), (ranges, START));
-    }
+fn spawn<'s>(scope: &'s thread::Scope<'s, '_>, name: &str, act: impl FnOnce() + Send + 's) -> Result<(), Problem> {
+    let spawned = thread::Builder::new().name(name.into()).spawn_scoped(scope, act);
+    spawned
+        .map(drop)
+        .map_err(|error| Problem::new(Kind::Environment, format!("the system refuses more threads: {error}")))
 }

@@ -205,6 +205,7 @@ impl Case {
                 }
                 Ok(())
             },
+            workers: &Workers::start(1).expect("a thread"),
             events: &|_| {},
             stop: &stop,
         };
@@ -453,6 +454,150 @@ fn many_power_cuts(lab: &Lab, seeds: Range<u64>) {
             true => assert_eq!(differs(&twin(&now), &former, &free), None, "seed {seed}"),
         }
         let _ = fs::remove_dir_all(lab.dir.join(&name));
+    }
+}
+
+/// Ranges that the pass encrypts.
+fn ranges(disk: &SimDisk) -> Vec<ByteRange> {
+    let (plan, opened) = planned(disk).unwrap_or_else(|problem| panic!("{problem}"));
+    sealed_ranges(plan.append.volume(), &mut View(&opened), &plan.regions, false).expect("NTFS")
+}
+
+#[test]
+fn what_cannot_be_read_ahead_ends_the_pass_behind_what_was_read_before() {
+    let lab = Lab::new("bad", SectorSize::S512);
+    let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
+    let case = Case::new(&disk, Cipher::XtsAes128, false, 512 << 10);
+    let (former, free) = (twin(&disk), free(&disk));
+    let finished = twin(&disk);
+    let (mut at_end, mut done) = (case.started.clone(), lab.sides("done"));
+    case.go(&finished, &mut done, &mut at_end, Direction::Encrypt, u64::MAX).expect("a volume");
+    let finished = twin(&finished);
+    // Inside file contents, which the pass alone reads: the largest range, and so several batches.
+    let largest = ranges(&disk).into_iter().max_by_key(|range| range.len.0).expect("a range");
+    assert!(largest.len.0 > 3 << 20, "{largest:?}");
+    for part in 1..4 {
+        let bad = AT + (largest.start.0 + largest.len.0 * part / 4) / 512 * 512;
+        let faults = || Faults { read_errors: vec![ByteRange::new(bad, 512)], ..Faults::default() };
+        let name = format!("bad {part}");
+        let (now, mut sides, mut state) = (twin(&disk), lab.sides(&name), case.started.clone());
+        now.set_faults(faults());
+        let problem =
+            case.go(&now, &mut sides, &mut state, Direction::Encrypt, u64::MAX).expect_err("it cannot be read");
+        let at = problem.place.at.expect("a place").0;
+        assert!(problem.kind == Kind::Drive && problem.to_string().contains("cannot be read"), "{problem}");
+        assert!(problem.advice.as_ref().is_some_and(|advice| advice.to_string().contains("smartctl")), "{problem}");
+        assert!(at <= bad && bad < at + (1 << 20), "{at} for {bad}");
+        // Everything before the batch with the bad sector is encrypted, and nothing is under way.
+        let border = AT + state.border;
+        assert!(state.step == Step::Passing && border <= bad && bad < border + (512 << 10), "{border} for {bad}");
+        let id = hash::sha256(&case.keys.region);
+        let batches = BatchJournal::new(&sides.batches, id, case.batch_len).expect("a file");
+        assert_eq!(batches.under_way(state.border, Direction::Encrypt).expect("a file"), []);
+        let opened = found(&twin(&now)).unlock(&case.key(), &mut |_, _| {}).expect("the key opens it");
+        let volume = Volume::open(&mut View(&opened), opened.len()).expect("NTFS");
+        assert!(volume.check(&mut View(&opened)).is_sound(), "readable with its key alone");
+        for readable in [false, true] {
+            now.set_faults(if readable { Faults::default() } else { faults() });
+            let again = case.go(&now, &mut sides, &mut state, Direction::Encrypt, u64::MAX);
+            assert_eq!(again.is_ok(), readable, "{again:?}");
+        }
+        assert_eq!(twin(&now).difference(&finished), None);
+        // The way back, which comes to it from behind.
+        let (now, mut sides, mut state) = (twin(&finished), lab.copied("done", &name), at_end.clone());
+        now.set_faults(faults());
+        let problem = case.go(&now, &mut sides, &mut state, Direction::Decrypt, u64::MAX).expect_err("the same");
+        let border = AT + state.border;
+        assert!(problem.kind == Kind::Drive && state.step == Step::Passing, "{problem}");
+        assert!(bad < border && border <= bad + 512 + (512 << 10), "{border} for {bad}");
+        now.set_faults(Faults::default());
+        case.go(&now, &mut sides, &mut state, Direction::Decrypt, u64::MAX).expect("the way back");
+        assert_eq!(differs(&twin(&now), &former, &free), None);
+    }
+}
+
+#[test]
+fn batches_torn_as_they_were_stored_are_told_from_damaged_ones() {
+    let lab = Lab::new("torn", SectorSize::S512);
+    let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
+    let case = Case::new(&disk, Cipher::XtsAes256, false, 256 << 10);
+    let (former, free) = (twin(&disk), free(&disk));
+    let (finished, mut at_end, mut done) = (twin(&disk), case.started.clone(), lab.sides("finished"));
+    case.go(&finished, &mut done, &mut at_end, Direction::Encrypt, u64::MAX).expect("a volume");
+    let finished = twin(&finished);
+    let id = hash::sha256(&case.keys.region);
+    let (mut spoiled, mut refused) = (0, 0);
+    for direction in [Direction::Encrypt, Direction::Decrypt] {
+        let is_there = direction == Direction::Encrypt;
+        // Through a pass, which has well over a hundred writes, in steps that meet every stage of a few batches.
+        for cut in (1..).step_by(7) {
+            let (start, from) = if is_there { (&former, &case.started) } else { (&finished, &at_end) };
+            let (now, mut state) = (twin(start), from.clone());
+            let mut sides = if is_there { lab.sides("cut") } else { lab.copied("finished", "cut") };
+            if is_there {
+                for file in [&sides.images, &sides.batches] {
+                    file.set_len(0).expect("an empty file");
+                }
+            }
+            now.set_faults(Faults { cut_after: Some(cut), ..Faults::default() });
+            if case.go(&now, &mut sides, &mut state, direction, u64::MAX).is_ok() {
+                break;
+            }
+            if state.step != Step::Passing {
+                continue;
+            }
+            let left = now.image_after_cut(Landed::Seeded(cut));
+            let spoil = |sides: &Sides, marked| {
+                BatchJournal::new(&sides.batches, id, case.batch_len).expect("a file").spoil(state.border, marked)
+            };
+            // What the mark does not name may be torn, and no more than that.
+            let mut torn = lab.copied("cut", "torn");
+            spoiled += spoil(&torn, false);
+            let ways = if is_there { &[Direction::Encrypt, Direction::Decrypt][..] } else { &[Direction::Decrypt] };
+            for onward in ways {
+                let (disk, mut from) = (twin(&left), state.clone());
+                let go = case.go(&disk, &mut lab.copied("torn", "again"), &mut from, *onward, u64::MAX);
+                go.unwrap_or_else(|problem| panic!("{onward:?} after cut {cut} of {direction:?}: {problem}"));
+                match onward {
+                    Direction::Encrypt => assert_eq!(twin(&disk).difference(&finished), None, "cut {cut}"),
+                    Direction::Decrypt => assert_eq!(differs(&twin(&disk), &former, &free), None, "cut {cut}"),
+                }
+            }
+            // What it names must be there.
+            if spoil(&torn, true) == 0 {
+                continue;
+            }
+            for onward in ways {
+                let disk = twin(&left);
+                let problem = case.go(&disk, &mut torn, &mut state.clone(), *onward, u64::MAX).expect_err("damaged");
+                assert!(problem.to_string().contains("damaged"), "{problem}");
+                assert_eq!(disk.difference(&left), None, "something was written");
+                refused += 1;
+            }
+        }
+    }
+    assert!(spoiled > 9 && refused > 4, "{spoiled} and {refused}");
+}
+
+#[test]
+fn a_batch_journal_of_another_version_is_refused_untouched() {
+    let lab = Lab::new("version", SectorSize::S512);
+    let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
+    let case = Case::new(&disk, Cipher::AesCbc256, false, 1 << 20);
+    let (mut sides, mut state) = (lab.sides("sides"), case.started.clone());
+    let problem = case.go(&disk, &mut sides, &mut state, Direction::Encrypt, 4).expect_err("it was stopped");
+    assert!(problem.kind == Kind::Interrupted && state.step == Step::Passing, "{problem}");
+    sides.batches.write_all_at(b"DRAYenc2", 0).expect("room");
+    let before = twin(&disk);
+    for direction in [Direction::Encrypt, Direction::Decrypt] {
+        let problem = case.go(&disk, &mut sides, &mut state.clone(), direction, u64::MAX).expect_err("another version");
+        assert_eq!(
+            (problem.kind, problem.place.path.as_deref()),
+            (Kind::Environment, Some(Path::new("batch"))),
+            "{problem}"
+        );
+        assert!(problem.advice.as_ref().is_some_and(|advice| advice.to_string().contains("the version that began it")));
+        assert_eq!(disk.difference(&before), None, "something was written");
     }
 }
 
