@@ -2,7 +2,8 @@
 # in /work/CASE.first.out and .exit, what it said after the accident was mended in /work/CASE.out and .exit.
 . /scripts/common.sh
 often="--checkpoint-bytes 4194304 --not-for-shipping"
-# For drives that the judges of the host read as a whole: a key takes the emulated processor as long as all data.
+# For drives that the judges of the host read as a whole, and sessions of which only the words count: a key takes the
+# emulated processor as long as all data.
 unread="$often --read-back none"
 
 # The first run's words move out of the second's way.
@@ -58,7 +59,7 @@ pulled() {
 
 # A device that takes operations and does not answer, for a while.
 hung() {
-    hanging hung HUNG00000001
+    hanging hung HUNG00000001 "$often"
     said hung "has been waiting for"
     dmsetup resume hung
     wait $running
@@ -91,14 +92,14 @@ twice() {
     again twice $unread
 }
 
-# A session on a mapping of the disk, which takes nothing any more in the middle of the data: hanging NAME SERIAL
+# A session on a mapping of the disk, which takes nothing any more in the middle of the data: hanging NAME SERIAL [OPTIONS]
 hanging() {
     local disk
     disk=$(disk_of "$2")
     echo "0 $(blockdev --getsz "$disk") linear $disk 0" | dmsetup create "$1"
     udevadm settle
     disk=$(readlink -f "/dev/mapper/$1")
-    session "$1" "/dev/mapper/$1" --drive-id "$2" --yes "$2" $unread &
+    session "$1" "/dev/mapper/$1" --drive-id "$2" --yes "$2" ${3:-$unread} &
     running=$!
     streaming "$1" "$disk" 8000
     dmsetup suspend --nolockfs "$1"
