@@ -232,7 +232,15 @@ impl<T> Transfer for Transit<'_, T> {
     }
 
     fn advance(&mut self) -> Result<Next, Problem> {
+        // Before slots that have just come back are filled: counted as filling they would let the lanes wait, and the
+        // drive would soon have no slot left.
+        self.io.flush_lanes(self.io.in_flight().fills >= BUSY);
+        let waiting = self.io.waiting_for_lanes();
         self.top_up();
+        if self.io.waiting_for_lanes() > waiting {
+            // Loads of zeros alone, which need no drive.
+            self.io.flush_lanes(self.io.in_flight().fills >= BUSY);
+        }
         if self.under.is_empty() {
             if self.ended {
                 return Ok(Next::Done);
@@ -242,7 +250,6 @@ impl<T> Transfer for Transit<'_, T> {
             }
             // Every slot is held by consumers of earlier loads: a returned one wakes the loop.
         }
-        self.io.flush_lanes(self.io.in_flight().fills >= BUSY);
         Ok(Next::Wait(if self.is_behind { Duration::ZERO } else { PROGRESS_INTERVAL }))
     }
 

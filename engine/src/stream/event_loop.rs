@@ -268,6 +268,11 @@ impl BlockIo {
         self.lanes.as_ref().map_or(0, LaneBatcher::away)
     }
 
+    /// Slots that wait for full lanes.
+    pub fn waiting_for_lanes(&self) -> usize {
+        self.lanes.as_ref().map_or(0, LaneBatcher::waiting)
+    }
+
     /// Whether a stop was requested.
     pub fn is_stopping(&self) -> bool {
         self.stop.as_ref().is_some_and(Stop::requested)
