@@ -18,6 +18,16 @@ pub struct Outlook {
 }
 
 impl Outlook {
+    /// Resuming, and its alternative.
+    fn onward(&self) -> Advice {
+        Advice::from("continue with ") + Setting::Resume + ", or " + self.instead.clone()
+    }
+
+    /// The same, and the state until then.
+    fn ways_on(&self) -> Advice {
+        self.onward() + "; " + self.meanwhile
+    }
+
     /// The session can be rolled back.
     pub fn with_rollback(meanwhile: &'static str) -> Self {
         Self { meanwhile, instead: Advice::from("roll the session back with ") + Setting::Abort }
@@ -62,9 +72,7 @@ impl Failures {
         let advice = match &self.outlook {
             Some(outlook) => {
                 Advice::from(format!("{}; check cable and drive (smartctl -a), then ", outlook.meanwhile))
-                    + self.resume()
-                    + ", or "
-                    + outlook.instead.clone()
+                    + outlook.onward()
             }
             None => "check cable and drive (smartctl -a)".into(),
         };
@@ -80,9 +88,7 @@ impl Failures {
         let advice = match &self.outlook {
             Some(outlook) => {
                 Advice::from(format!("nothing since the last flush can be trusted, and {}; ", outlook.meanwhile))
-                    + self.resume()
-                    + ", or "
-                    + outlook.instead.clone()
+                    + outlook.onward()
             }
             None => "nothing since the last flush can be trusted; check cable and drive (smartctl -a)".into(),
         };
@@ -95,7 +101,7 @@ impl Failures {
         match &self.outlook {
             Some(outlook) => problem.advice(
                 Advice::from("check cable, power and dock, and the kernel's messages with `dmesg`, then ")
-                    + self.ways_on(outlook),
+                    + outlook.ways_on(),
             ),
             None => problem,
         }
@@ -142,17 +148,9 @@ impl Failures {
     /// A drive that is gone, or without room beneath it.
     fn lost(&self, error: &io::Error) -> Option<Problem> {
         let gone = pulled(error, self.node.as_deref()).map(|problem| match &self.outlook {
-            Some(outlook) => problem.advice(Advice::from("check cable, power and dock, then ") + self.ways_on(outlook)),
+            Some(outlook) => problem.advice(Advice::from("check cable, power and dock, then ") + outlook.ways_on()),
             None => problem.advice("check cable, power and dock"),
         });
         gone.or_else(|| no_room(error)).map(|problem| self.named(problem))
-    }
-
-    fn resume(&self) -> Advice {
-        Advice::from("continue with ") + Setting::Resume
-    }
-
-    fn ways_on(&self, outlook: &Outlook) -> Advice {
-        self.resume() + ", or " + outlook.instead.clone() + "; " + outlook.meanwhile
     }
 }

@@ -86,7 +86,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     pub(super) fn flush_if_due(&mut self) {
         let due = self.flushed_at.elapsed() >= self.s.pace.time
             || self.acknowledged.saturating_sub(self.flushed_bytes) >= self.s.pace.bytes;
-        if due && !self.flushing && self.acknowledged_batches() > self.flushed_issued {
+        if due && !self.is_flushing() && self.acknowledged_batches() > self.flushed_issued {
             self.start_flush();
         }
     }

@@ -208,7 +208,6 @@ struct Drive<'a, 'o> {
     filling: usize,
     /// Pause before the sources are read again.
     pause: Option<Duration>,
-    flushing: bool,
     flushed_issued: u64,
     flushed_at: Instant,
     flushed_bytes: u64,
@@ -256,7 +255,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             next_write: 0,
             filling: 0,
             pause: None,
-            flushing: false,
             flushed_issued: 0,
             flushed_at: Instant::now(),
             flushed_bytes: 0,
@@ -301,7 +299,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Whether no batch is under way between feed and device.
     fn is_idle(&self) -> bool {
-        self.under.is_empty() && self.sealed.is_empty() && self.writing.is_empty() && !self.flushing
+        self.under.is_empty() && self.sealed.is_empty() && self.writing.is_empty() && !self.is_flushing()
+    }
+}
+
+impl Drive<'_, '_> {
+    pub(super) fn is_flushing(&self) -> bool {
+        self.s.io.in_flight().flushes > 0
     }
 }
 
@@ -319,7 +323,6 @@ impl<'a: 'o, 'o> Transfer for Drive<'a, 'o> {
         if let Some(problem) = self.sources.gone() {
             return Err(self.source_gone(problem));
         }
-        self.write_ready();
         // Sealed slots that are not being written wait for their turn, perhaps behind one that waits for full lanes.
         let ahead = self.s.io.at_workers() + self.writing.len();
         self.s.io.flush_lanes(ahead >= BUSY);
@@ -346,7 +349,12 @@ impl<'a: 'o, 'o> Transfer for Drive<'a, 'o> {
     fn apply(&mut self, action: Action) -> Result<(), Problem> {
         match action {
             Action::Filled { tag, slot, results } => self.filled(tag, slot, results),
-            Action::Digested(done) => self.digested(done),
+            Action::Digested(done) => {
+                self.digested(done)?;
+                // At once: reading the sources may take long.
+                self.write_ready();
+                Ok(())
+            }
             Action::Written { tag, slot, result } => self.written(tag, slot, result),
             Action::Flushed { tag, result } => self.flushed(tag, result),
             Action::Slow(warning) => {

@@ -12,7 +12,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let io = &self.s.io;
         if io.at_workers() > 0 && io.pool().available() == 0 && self.writing.len() < 2 {
             1
-        } else if !self.writing.is_empty() || self.flushing {
+        } else if !self.writing.is_empty() || self.is_flushing() {
             2
         } else {
             0

@@ -46,20 +46,16 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         if let Some(writing) = writing {
             self.write_piece(tag, slot, writing);
         }
-        // Before the sources are read: the device has one write less.
-        self.write_ready();
         Ok(())
     }
 
     pub(super) fn flushed(&mut self, tag: u64, result: std::io::Result<()>) -> Result<(), Problem> {
-        self.flushing = false;
         result.map_err(|error| self.s.io.failures.flush(&error))?;
         self.flushed_issued = self.flushed_issued.max(tag);
         self.checkpoint()
     }
 
     pub(super) fn start_flush(&mut self) {
-        self.flushing = true;
         if self.under.is_empty() && self.sealed.is_empty() && self.writing.is_empty() {
             self.stage(Stage::Flushing);
         }
