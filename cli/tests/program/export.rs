@@ -7,6 +7,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use dray_base::entropy::{Entropy, Seeded};
+use dray_engine::api::prepare::shards::durable;
 use dray_testdisks::azurite::{Azurite, Front};
 use dray_testdisks::crates::crates;
 use dray_testdisks::judge;
@@ -344,7 +345,13 @@ fn an_export_that_is_killed_goes_on_with_the_same_blobs() {
         assert!(Instant::now() < until, "{}", front.requests());
         std::thread::sleep(Duration::from_millis(50));
     }
-    std::thread::sleep(Duration::from_secs(2));
+    // What came of the others becomes durable while the drive waits; the first one ends 27 MB into this drive.
+    let journal = this.session.path("export.jrn");
+    let is_durable = || durable("export#1", &journal, "drive").is_some_and(|durable| durable.end.0 > 28_000_000);
+    while !is_durable() {
+        assert!(Instant::now() < until, "the blobs that came are not durable");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     child.kill().expect("killed");
     child.wait().expect("its end");
     drop(front);

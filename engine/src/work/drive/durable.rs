@@ -27,6 +27,8 @@ pub(super) struct BatchEnd {
     pub offset: ByteOffset,
     /// First file of the tree that continues after it.
     pub file: u32,
+    /// Bytes of all batches up to it.
+    pub bytes: u64,
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -85,7 +87,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Flushes while data streams, when the interval has passed.
     pub(super) fn flush_if_due(&mut self) {
         let due = self.flushed_at.elapsed() >= self.s.pace.time
-            || self.acknowledged.saturating_sub(self.flushed_bytes) >= self.s.pace.bytes;
+            || self.acknowledged.saturating_sub(self.durable_end.bytes) >= self.s.pace.bytes;
         if due && !self.is_flushing() && self.acknowledged_batches() > self.flushed_issued {
             self.start_flush();
         }
@@ -101,6 +103,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             if let Some((_, end)) = self.ends.pop_front() {
                 self.durable_end.offset = self.durable_end.offset.max(end.offset);
                 self.durable_end.file = self.durable_end.file.max(end.file);
+                self.durable_end.bytes += end.bytes;
             }
         }
     }
@@ -110,9 +113,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let batches = self.flushed_issued;
         self.forget_ends(batches);
         self.flushed_at = std::time::Instant::now();
-        self.flushed_bytes = self.acknowledged;
         let outcome = self.s.log.sync_to(batches).map_err(|error| self.sidecar(&error))?;
-        let BatchEnd { offset, file } = self.durable_end;
+        let BatchEnd { offset, file, .. } = self.durable_end;
         let (next, end, next_file) = (BatchNo(batches), DeviceOffset(offset.0), FileNo(file));
         let durable = Durable { next, end, next_file, outcome };
         (self.s.save)(&durable).map_err(|error| self.sidecar(&error))
@@ -127,7 +129,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             }),
             _ => 0,
         };
-        BatchEnd { offset: ends.max().unwrap_or(ByteOffset(0)), file }
+        BatchEnd { offset: ends.max().unwrap_or(ByteOffset(0)), file, bytes: batch.len as u64 }
     }
 
     /// Called when the wiping of old marks is durable: they are not wiped again from here on.

@@ -135,7 +135,7 @@ pub fn copy(setup: Setup<'_>) -> Result<Copied, Problem> {
     let mut drive = Drive::new(setup, None);
     drive.run()?;
     let unwritten = drive.settle()?;
-    let BatchEnd { offset, file } = drive.durable_end;
+    let BatchEnd { offset, file, .. } = drive.durable_end;
     let outcome = drive.s.log.sync().map_err(|error| drive.sidecar(&error))?;
     Ok(Copied {
         left_out: drive.left_out,
@@ -210,7 +210,6 @@ struct Drive<'a, 'o> {
     pause: Option<Duration>,
     flushed_issued: u64,
     flushed_at: Instant,
-    flushed_bytes: u64,
     /// Ends of batches that are not durable yet, by number.
     ends: VecDeque<(u64, BatchEnd)>,
     durable_end: BatchEnd,
@@ -257,7 +256,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             pause: None,
             flushed_issued: 0,
             flushed_at: Instant::now(),
-            flushed_bytes: 0,
             ends: VecDeque::new(),
             durable_end: BatchEnd::default(),
             open: HashMap::new(),
