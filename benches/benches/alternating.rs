@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::measurement::Measurement;
 use dray_base::entropy::{Entropy, Seeded};
-use dray_base::units::{ByteOffset, SectorSize};
+use dray_base::units::{SectorSize, VolumeOffset};
 #[cfg(ipsec_mb)]
 use dray_benches::peers;
 use dray_benches::{CpuTime, SLOT, in_pieces};
@@ -63,7 +63,7 @@ fn main() {
         );
         #[cfg(ipsec_mb)]
         let peer = &peers::IpsecMb::new(&key);
-        let at = ByteOffset(1 << 40);
+        let at = VolumeOffset(1 << 40);
         let mut seals: Vec<Variant<'_>> = Vec::new();
         let mut opens: Vec<Variant<'_>> = Vec::new();
         #[cfg(ipsec_mb)]

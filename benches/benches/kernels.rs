@@ -11,7 +11,7 @@ use aes::cipher::{Array, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt,
 use aes::{Aes128, Aes256};
 use criterion::{BenchmarkGroup, Throughput, criterion_group, criterion_main};
 use dray_base::entropy::{Entropy, Seeded};
-use dray_base::units::{ByteOffset, SectorSize};
+use dray_base::units::{SectorSize, VolumeOffset};
 #[cfg(any(ipsec_mb, openssl))]
 use dray_benches::peers;
 use dray_benches::{CpuTime, SLOT, in_pieces};
@@ -202,16 +202,16 @@ fn ciphers(c: &mut Criterion) {
             let ours = SectorCipher::new(cipher, &key, sector).expect("the length is right");
             let mut group = group(c, &format!("{cipher}/{} byte sectors", sector.bytes()), SLOT);
             group.bench_function(format!("{name} seal"), |b| b.iter(|| plain.seal(AT, sector, black_box(&mut data))));
-            group.bench_function("ours seal", |b| b.iter(|| ours.seal(ByteOffset(AT), black_box(&mut data))));
+            group.bench_function("ours seal", |b| b.iter(|| ours.seal(VolumeOffset(AT), black_box(&mut data))));
             group.bench_function(format!("{name} open"), |b| b.iter(|| plain.open(AT, sector, black_box(&mut data))));
-            group.bench_function("ours open", |b| b.iter(|| ours.open(ByteOffset(AT), black_box(&mut data))));
+            group.bench_function("ours open", |b| b.iter(|| ours.open(VolumeOffset(AT), black_box(&mut data))));
             if matches!(cipher, Cipher::AesCbc128 | Cipher::AesCbc256) {
                 let narrow = SectorCipher::on(Unit::Crate, cipher, &key, sector).expect("the length is right");
                 group.bench_function("ours by `aes` seal", |b| {
-                    b.iter(|| narrow.seal(ByteOffset(AT), black_box(&mut data)));
+                    b.iter(|| narrow.seal(VolumeOffset(AT), black_box(&mut data)));
                 });
                 group.bench_function("ours by `aes` open", |b| {
-                    b.iter(|| narrow.open(ByteOffset(AT), black_box(&mut data)));
+                    b.iter(|| narrow.open(VolumeOffset(AT), black_box(&mut data)));
                 });
                 #[cfg(ipsec_mb)]
                 for (name, is_sealing) in [("ipsec-mb seal", true), ("ipsec-mb open", false)] {
@@ -264,7 +264,7 @@ fn one_pass(c: &mut Criterion) {
                     black_box(digests);
                     for slot in data.chunks_mut(SLOT) {
                         black_box(hash::crc64(slot));
-                        ours.seal(ByteOffset(AT), slot);
+                        ours.seal(VolumeOffset(AT), slot);
                     }
                 });
             });

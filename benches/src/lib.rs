@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
-use dray_base::units::ByteOffset;
+use dray_base::units::VolumeOffset;
 use dray_crypt::SectorCipher;
 use dray_hash::{self as hash, Crc64, Md5Chain};
 use nix::time::{ClockId, clock_gettime};
@@ -73,7 +73,7 @@ pub fn in_pieces(slots: &mut [&mut [u8]], piece: usize, cipher: &SectorCipher) {
         for (slot, sum) in slots.iter_mut().zip(&mut sums) {
             let piece = &mut slot[from..from + piece];
             sum.update(piece);
-            cipher.seal(ByteOffset((1 << 40) + from as u64), piece);
+            cipher.seal(VolumeOffset((1 << 40) + from as u64), piece);
         }
     }
     for (chain, sum) in chains.into_iter().zip(sums) {

@@ -24,7 +24,7 @@ use crate::stream::failures::Failures;
 use crate::stream::workers::{CipherDirection, How, Job, Span, Workers};
 use crate::stream::zeros::{self, OnError};
 use crate::survey::LinkCounters;
-use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, SectorSize, VolumeOffset};
 
 /// Largest memory for a measurement, in bytes.
 const POOL_MAX: usize = 96 << 20;
@@ -117,7 +117,7 @@ pub struct Point {
     /// Operations in flight.
     pub depth: u32,
     /// Offset on the drive at which the measurement began.
-    pub at: ByteOffset,
+    pub at: DeviceOffset,
     /// Bytes that the drive acknowledged during the measurement.
     pub bytes: ByteLen,
     /// Duration of the measurement.
@@ -232,7 +232,7 @@ pub struct Bench {
     device: Device,
     facts: DriveFacts,
     /// Places that make the drive look like something.
-    marks: Vec<ByteRange>,
+    marks: Vec<DeviceRange>,
     before: LinkCounters,
 }
 
@@ -242,7 +242,7 @@ struct Measure<'a> {
     direction: Direction,
     block: usize,
     depth: u32,
-    at: ByteOffset,
+    at: DeviceOffset,
     time: Duration,
     /// Length of the stretches that are told apart.
     every: Duration,
@@ -383,7 +383,7 @@ impl Bench {
         let direction = if self.request.write { Direction::Write } else { Direction::Read };
         let (block, depth) = alone.best(direction).map_or((ROAD_BLOCK, 4), |best| (best.block, best.depth));
         let every = (time / STRETCHES).max(STRETCH_MIN);
-        let how = Measure { direction, block, depth, at: ByteOffset(0), time, every, road: None };
+        let how = Measure { direction, block, depth, at: DeviceOffset(0), time, every, road: None };
         self.measure(how, stop, &mut String::new())
     }
 
@@ -397,17 +397,17 @@ impl Bench {
         }
         let size = self.facts.size.0 / 4096 * 4096;
         let ends = ENDS.min(size);
-        let mut places = vec![ByteRange::new(0, ends), ByteRange::new(size - ends, ends)];
+        let mut places = vec![DeviceRange::new(0, ends), DeviceRange::new(size - ends, ends)];
         places.extend(self.marks.iter().copied());
         let whole_sectors = places.into_iter().map(|place| {
             let (at, end) = (place.start.0 / 4096 * 4096, place.end().0.next_multiple_of(4096).min(size));
-            ByteRange::new(at, end.saturating_sub(at))
+            DeviceRange::new(at, end.saturating_sub(at))
         });
         let pool = Pool::whole(1, ROAD_BLOCK)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
         let engine = self.engine(&pool, Options { reads: 1, writes: 1, ..Options::default() })?;
         let mut io = BlockIo::new(engine, pool, self.failures());
-        let places: Vec<ByteRange> = whole_sectors.collect();
+        let places: Vec<DeviceRange> = whole_sectors.collect();
         zeros::overwrite(&mut io, &places, OnError::Fail, &mut |_| (), &|_| ())?;
         // Partitions that are gone; of a file there are none.
         let _ = self.device.reread_partitions();
@@ -531,7 +531,7 @@ impl Alone<'_> {
                     if self.report.sweep.iter().any(|p| (p.direction, p.block, p.depth) == (direction, block, depth)) {
                         continue;
                     }
-                    let how = Measure { direction, block, depth, at: ByteOffset(0), time, every: time, road: None };
+                    let how = Measure { direction, block, depth, at: DeviceOffset(0), time, every: time, road: None };
                     let point = self.point(how)?;
                     self.report.sweep.push(point);
                 }
@@ -553,7 +553,7 @@ impl Alone<'_> {
             }
             // Room for a few rounds, but on a small image for an eighth of it at most.
             let room = (block as u64 * u64::from(depth) * 4).min(size / 8);
-            let at = ByteOffset((size - room) / points.saturating_sub(1).max(1) * i / 4096 * 4096);
+            let at = DeviceOffset((size - room) / points.saturating_sub(1).max(1) * i / 4096 * 4096);
             let time = self.time / 4;
             let how = Measure { direction, block, depth, at, time, every: time, road: None };
             let point = self.point(how)?;
@@ -569,7 +569,7 @@ impl Alone<'_> {
             if !self.stop.requested() {
                 let workers = Workers::start(self.report.cores).map_err(|error| no_threads(&error))?;
                 let road = Some((&workers, self.bench.request.cipher));
-                let (block, depth, at) = (ROAD_BLOCK, ROAD_DEPTH, ByteOffset(0));
+                let (block, depth, at) = (ROAD_BLOCK, ROAD_DEPTH, DeviceOffset(0));
                 let point = self.point(Measure { direction, block, depth, at, time, every: time, road })?;
                 self.report.road.push(point);
             }
@@ -583,7 +583,7 @@ struct Moving {
     direction: Direction,
     block: usize,
     depth: u32,
-    at: ByteOffset,
+    at: DeviceOffset,
     /// Blocks from `at` to the end of the drive.
     blocks: u64,
     /// `None` where the drive alone is measured.
@@ -608,8 +608,8 @@ struct Moving {
 }
 
 impl Moving {
-    fn place(&self, tag: u64) -> ByteOffset {
-        ByteOffset(self.at.0 + tag % self.blocks * self.block as u64)
+    fn place(&self, tag: u64) -> DeviceOffset {
+        self.at + ByteLen(tag % self.blocks * self.block as u64)
     }
 
     /// Sends the next block on its way.
@@ -747,7 +747,7 @@ fn job(
     tag: u64,
     slot: Slot,
     len: usize,
-    at: ByteOffset,
+    at: DeviceOffset,
 ) -> Job {
     Job {
         tag,
@@ -758,7 +758,7 @@ fn job(
         wholes: Vec::new(),
         whole: None,
         direction,
-        crypt: vec![(0..len, at)],
+        crypt: vec![(0..len, VolumeOffset(at.0))],
         cipher: Some(Arc::clone(cipher)),
         sums_spans: false,
         sha256: false,
@@ -794,7 +794,7 @@ fn core_rate(cipher: Cipher, direction: CipherDirection) -> Result<f64, Problem>
     let started = Instant::now();
     for round in 0..rounds {
         for (i, slot) in idle.drain(..).enumerate() {
-            let at = ByteOffset((round * slots as u64 + i as u64) * ROAD_BLOCK as u64);
+            let at = DeviceOffset((round * slots as u64 + i as u64) * ROAD_BLOCK as u64);
             batcher.push(job(&cipher, direction, i as u64, slot, ROAD_BLOCK, at));
         }
         batcher.flush(false);
@@ -812,7 +812,7 @@ mod tests {
 
     fn point(direction: Direction, bytes: u64) -> Point {
         let (elapsed, latency) = (Duration::from_secs(1), [Duration::ZERO; 3]);
-        Point { direction, block: 1 << 20, depth: 1, at: ByteOffset(0), bytes: ByteLen(bytes), elapsed, latency }
+        Point { direction, block: 1 << 20, depth: 1, at: DeviceOffset(0), bytes: ByteLen(bytes), elapsed, latency }
     }
 
     #[test]

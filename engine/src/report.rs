@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, DeviceOffset};
 pub use dray_base::advice::{Advice, Command, Part, Setting};
 pub use dray_base::problem::{Kind, Place, Problem, Problems};
 pub use dray_base::text::{counted, is_hidden, shown};
@@ -99,7 +99,7 @@ pub enum RegionKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Start on the device.
-    pub start: ByteOffset,
+    pub start: DeviceOffset,
     /// Length.
     pub len: ByteLen,
     /// Purpose.

@@ -312,14 +312,14 @@ fn grouped(number: u64) -> String {
 mod tests {
     use super::*;
     use dray_engine::report::DriveFacts;
-    use dray_engine::units::{ByteLen, ByteOffset};
+    use dray_engine::units::{ByteLen, DeviceOffset};
 
     #[test]
     fn the_page_shows_every_use_and_nothing_becomes_markup() {
         let size = ByteLen(4_000_000_000_000);
         let drive = DriveFacts { drive_id: "WD-<1>".into(), size, sector: 512, ..DriveFacts::default() };
         let region = |start, len, kind| Region {
-            start: ByteOffset(start),
+            start: DeviceOffset(start),
             len: ByteLen(len),
             kind,
             name: format!("{kind:?} <1>"),

@@ -594,7 +594,7 @@ mod tests {
     use super::*;
     use dray_engine::report::{Region, RegionKind};
     use dray_engine::report::{Skipped, Timing};
-    use dray_engine::units::{ByteLen, ByteOffset};
+    use dray_engine::units::{ByteLen, DeviceOffset};
 
     fn facts() -> DriveFacts {
         DriveFacts {
@@ -626,7 +626,7 @@ mod tests {
                 free: ByteLen(789_012_345_678),
                 cluster: 4096,
                 regions: vec![Region {
-                    start: ByteOffset(3_999_000_111_222),
+                    start: DeviceOffset(3_999_000_111_222),
                     len: ByteLen(4_000_000_000),
                     kind: RegionKind::Files,
                     name: "encrypted volume".into(),
@@ -697,7 +697,7 @@ mod tests {
             },
         };
         let failed = DriveResult {
-            failure: Some(Problem::new(Kind::Drive, "write failed").at(ByteOffset(1)).advice("replace the drive")),
+            failure: Some(Problem::new(Kind::Drive, "write failed").at(DeviceOffset(1)).advice("replace the drive")),
             record: Some("out/failed.xml".into()),
             ..drive.clone()
         };

@@ -11,7 +11,7 @@ use crate::common::fixtures::unpack;
 use crate::common::{Session, code, key_in, words as said};
 use dray_engine::api::inspect::find::View;
 use dray_engine::api::inspect::{Key, Opened, find};
-use dray_engine::units::ByteOffset;
+use dray_engine::units::VolumeOffset;
 use dray_ntfs::read::Volume;
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;
@@ -118,7 +118,7 @@ fn same_but_free(before: &Path, after: &Path, key: &str) {
     let mut free = vec![false; one.len() / 512];
     for lcn in 0..volume.geometry().clusters {
         if bits[(lcn / 8) as usize] >> (lcn % 8) & 1 == 0 {
-            let at = opened.device_offset(ByteOffset(lcn * cluster)).0 / 512;
+            let at = opened.device_offset(VolumeOffset(lcn * cluster)).0 / 512;
             free[at as usize..(at + cluster / 512) as usize].fill(true);
         }
     }
@@ -233,7 +233,7 @@ fn plain_of(image: &Path, key: &str, plain: &Path) {
     let mut piece = vec![0; 1 << 20];
     for at in (0..opened.len().0).step_by(1 << 20) {
         let n = (opened.len().0 - at).min(1 << 20) as usize;
-        opened.read(ByteOffset(at), &mut piece[..n]).expect("a volume");
+        opened.read(VolumeOffset(at), &mut piece[..n]).expect("a volume");
         file.write_all_at(&piece[..n], at).expect("room");
     }
 }
@@ -245,10 +245,10 @@ fn sealed_again(image: &Path, key: &str, plain: &Path) {
     let (mut now, mut new) = ([0; 4096], [0; 4096]);
     for at in (0..opened.len().0).step_by(4096) {
         let n = (opened.len().0 - at).min(4096) as usize;
-        opened.read(ByteOffset(at), &mut now[..n]).expect("a volume");
+        opened.read(VolumeOffset(at), &mut now[..n]).expect("a volume");
         plain.read_exact_at(&mut new[..n], at).expect("a volume");
         if now[..n] != new[..n] {
-            for (place, bytes) in opened.seal(ByteOffset(at), &new[..n]).expect("a place for it") {
+            for (place, bytes) in opened.seal(VolumeOffset(at), &new[..n]).expect("a place for it") {
                 out.write_all_at(&bytes, place.0).expect("written");
             }
         }

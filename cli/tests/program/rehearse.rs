@@ -8,7 +8,7 @@ use std::process::Output;
 
 use dray_engine::api::hash::Md5;
 use dray_engine::api::inspect::{Key, Opened, find};
-use dray_engine::units::ByteOffset;
+use dray_engine::units::VolumeOffset;
 use serde_json::Value;
 
 use crate::common::{Session, code, said};
@@ -82,7 +82,7 @@ pub fn places(opened: &Opened, what: &[u8]) -> Vec<u64> {
     let mut all = vec![0; opened.len().0 as usize];
     let step = 1 << 20;
     for (at, part) in (0..).step_by(step).zip(all.chunks_mut(step)) {
-        opened.read(ByteOffset(at), part).expect("read");
+        opened.read(VolumeOffset(at), part).expect("read");
     }
     let first = what[0];
     let at = all.iter().enumerate().filter(|(at, byte)| **byte == first && all[*at..].starts_with(what));
@@ -98,10 +98,10 @@ impl Damage {
     pub fn put(&mut self, opened: &Opened, at: u64, bytes: &[u8]) {
         let start = at / 512 * 512;
         let mut sectors = vec![0; (at + bytes.len() as u64 - start).next_multiple_of(512) as usize];
-        opened.read(ByteOffset(start), &mut sectors).expect("read");
+        opened.read(VolumeOffset(start), &mut sectors).expect("read");
         sectors[(at - start) as usize..][..bytes.len()].copy_from_slice(bytes);
         let file = File::options().read(true).write(true).open(&self.image).expect("the image");
-        for (at, sealed) in opened.seal(ByteOffset(start), &sectors).expect("sealed") {
+        for (at, sealed) in opened.seal(VolumeOffset(start), &sectors).expect("sealed") {
             let mut before = vec![0; sealed.len()];
             file.read_exact_at(&mut before, at.0).expect("read");
             self.before.push((at.0, before));
@@ -291,7 +291,7 @@ fn tables(session: &Session) {
     let mut plain = disk[..8192 * 512].to_vec();
     let opened = opened(session);
     let mut inside = vec![0; opened.len().0 as usize];
-    opened.read(ByteOffset(0), &mut inside).expect("read");
+    opened.read(VolumeOffset(0), &mut inside).expect("read");
     plain.extend_from_slice(&inside);
     fs::write(session.path("plain.img"), &plain).expect("an image");
     let answer = Answer::of(session, "plain.img");

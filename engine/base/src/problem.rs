@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::advice::{Advice, Setting};
-use crate::units::ByteOffset;
+use crate::units::DeviceOffset;
 
 /// Kind of a failure, which decides exit code and advice. One table in the CLI maps kinds to codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub struct Place {
     /// The drive, by serial or path.
     pub drive: Option<String>,
     /// Offset on the drive.
-    pub at: Option<ByteOffset>,
+    pub at: Option<DeviceOffset>,
 }
 
 /// One problem: location, description, the value met, and advice.
@@ -96,7 +96,7 @@ impl Problem {
     }
 
     /// Names the byte on the drive.
-    pub fn at(mut self, at: ByteOffset) -> Self {
+    pub fn at(mut self, at: DeviceOffset) -> Self {
         self.place.at = Some(at);
         self
     }

@@ -3,18 +3,96 @@
 //! Every conversion that can overflow or lose a remainder is checked, and shows it by its name or its `Option`.
 
 use std::fmt;
+use std::ops::{Add, Sub};
 
-/// A position on a device or in a volume, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ByteOffset(pub u64);
+/// A position in bytes from a start; the type says from which.
+pub trait Offset: Copy + Ord {
+    /// The position `bytes` after the start.
+    fn from_bytes(bytes: u64) -> Self;
+    /// Bytes from the start.
+    fn bytes(self) -> u64;
+}
 
-/// A position on a device, in bytes from its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeviceOffset(pub u64);
+/// Offsets from different starts, which never meet without a conversion.
+macro_rules! offsets {
+    ($($(#[$doc:meta])+ $name:ident;)+) => {$(
+        $(#[$doc])+
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
 
-/// A position in a volume, in bytes from its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VolumeOffset(pub u64);
+        impl Offset for $name {
+            fn from_bytes(bytes: u64) -> Self {
+                Self(bytes)
+            }
+
+            fn bytes(self) -> u64 {
+                self.0
+            }
+        }
+
+        impl $name {
+            /// The offset `len` further on; `None` past 64 bits.
+            pub const fn checked_add(self, len: ByteLen) -> Option<Self> {
+                match self.0.checked_add(len.0) {
+                    Some(offset) => Some(Self(offset)),
+                    None => None,
+                }
+            }
+
+            /// Whether the offset is a multiple of `align`.
+            pub const fn is_aligned(self, align: u64) -> bool {
+                self.0.is_multiple_of(align)
+            }
+        }
+
+        /// Panics in debug builds where the sum exceeds 64 bits.
+        impl Add<ByteLen> for $name {
+            type Output = Self;
+
+            fn add(self, len: ByteLen) -> Self {
+                Self(self.0 + len.0)
+            }
+        }
+
+        /// The distance from an earlier offset. Panics in debug builds where it is a later one.
+        impl Sub for $name {
+            type Output = ByteLen;
+
+            fn sub(self, earlier: Self) -> ByteLen {
+                ByteLen(self.0 - earlier.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                grouped(self.0, f)
+            }
+        }
+    )+};
+}
+
+offsets! {
+    /// A position on a device, or in an image of one, in bytes from its start.
+    DeviceOffset;
+    /// A position in a volume, in bytes from its start: of NTFS, and of the BitLocker volume that holds it.
+    VolumeOffset;
+    /// A position in a stream of bytes, in bytes from its start: a file, a blob, a table of NTFS.
+    StreamOffset;
+}
+
+impl VolumeOffset {
+    /// Its place on the device, for a volume that begins at `volume`.
+    pub const fn on_device(self, volume: DeviceOffset) -> DeviceOffset {
+        DeviceOffset(volume.0 + self.0)
+    }
+}
+
+impl DeviceOffset {
+    /// Its place in a volume that begins at `volume`.
+    pub const fn in_volume(self, volume: Self) -> VolumeOffset {
+        VolumeOffset(self.0 - volume.0)
+    }
+}
 
 /// Number of a batch, from 0, in the order in which a plan is written; as the end of a range, exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,33 +190,18 @@ impl ClusterSize {
     ///
     /// # Panics
     /// The product exceeds 64 bits, which no volume reaches.
-    pub const fn offset_of(self, lcn: Lcn) -> ByteOffset {
-        ByteOffset(self.len_of(Clusters(lcn.0)).0)
+    pub const fn offset_of(self, lcn: Lcn) -> VolumeOffset {
+        VolumeOffset(self.len_of(Clusters(lcn.0)).0)
     }
 }
 
 impl Lba {
     /// Offset of the sector; `None` past 64-bit bytes.
-    pub const fn offset(self, sector: SectorSize) -> Option<ByteOffset> {
+    pub const fn offset(self, sector: SectorSize) -> Option<DeviceOffset> {
         match self.0.checked_mul(sector.bytes()) {
-            Some(offset) => Some(ByteOffset(offset)),
+            Some(offset) => Some(DeviceOffset(offset)),
             None => None,
         }
-    }
-}
-
-impl ByteOffset {
-    /// The offset `len` further on; `None` past 64 bits.
-    pub const fn checked_add(self, len: ByteLen) -> Option<Self> {
-        match self.0.checked_add(len.0) {
-            Some(offset) => Some(Self(offset)),
-            None => None,
-        }
-    }
-
-    /// Whether the offset is a multiple of `align`.
-    pub const fn is_aligned(self, align: u64) -> bool {
-        self.0.is_multiple_of(align)
     }
 }
 
@@ -149,12 +212,6 @@ impl ByteLen {
             Some(len) => Some(Self(len)),
             None => None,
         }
-    }
-}
-
-impl fmt::Display for ByteOffset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        grouped(self.0, f)
     }
 }
 
@@ -190,27 +247,43 @@ fn grouped(value: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// A run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ByteRange {
+pub struct ByteRange<At> {
     /// Offset of its first byte.
-    pub start: ByteOffset,
+    pub start: At,
     /// Length in bytes; may be 0.
     pub len: ByteLen,
 }
 
-impl ByteRange {
+/// A run of bytes on a device, or in an image of one.
+pub type DeviceRange = ByteRange<DeviceOffset>;
+
+/// A run of bytes in a volume.
+pub type VolumeRange = ByteRange<VolumeOffset>;
+
+/// A run of bytes in a file, a blob, or a table of NTFS.
+pub type StreamRange = ByteRange<StreamOffset>;
+
+impl<At: Offset> ByteRange<At> {
     /// A run of `len` bytes from `start`.
-    pub const fn new(start: u64, len: u64) -> Self {
-        Self { start: ByteOffset(start), len: ByteLen(len) }
+    pub fn new(start: u64, len: u64) -> Self {
+        Self { start: At::from_bytes(start), len: ByteLen(len) }
     }
 
     /// First byte after the run.
-    pub const fn end(self) -> ByteOffset {
-        ByteOffset(self.start.0 + self.len.0)
+    pub fn end(self) -> At {
+        At::from_bytes(self.start.bytes() + self.len.0)
     }
 
     /// Whether the two share a byte.
-    pub const fn overlaps(self, other: Self) -> bool {
-        self.start.0 < other.end().0 && other.start.0 < self.end().0
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start < other.end() && other.start < self.end()
+    }
+}
+
+impl VolumeRange {
+    /// Its place on the device, for a volume that begins at `volume`.
+    pub const fn on_device(self, volume: DeviceOffset) -> DeviceRange {
+        DeviceRange { start: self.start.on_device(volume), len: self.len }
     }
 }
 
@@ -329,6 +402,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_offset_of_a_volume_has_one_place_on_the_device() {
+        let volume = DeviceOffset(1 << 20);
+        let range = VolumeRange::new(8192, 512);
+        assert_eq!(range.on_device(volume), DeviceRange::new((1 << 20) + 8192, 512));
+        assert_eq!(range.on_device(volume).start.in_volume(volume), range.start);
+        assert_eq!(range.end() - range.start, range.len);
+        assert_eq!(range.start + range.len, range.end());
+        assert!(!range.overlaps(VolumeRange::new(8704, 1)), "the next byte is another range's");
+    }
+
+    #[test]
     fn unix_times_keep_their_hundred_nanoseconds() {
         let time = FileTime::from_unix(1_700_000_000, 123_456_789);
         assert_eq!(time.to_unix(), (1_700_000_000, 123_456_700));
@@ -346,8 +430,8 @@ mod tests {
 
     #[test]
     fn offsets_and_lengths_read_well() {
-        assert_eq!(ByteOffset(1_099_511_627_776).to_string(), "1 099 511 627 776");
-        assert_eq!(ByteOffset(12).to_string(), "12");
+        assert_eq!(DeviceOffset(1_099_511_627_776).to_string(), "1 099 511 627 776");
+        assert_eq!(DeviceOffset(12).to_string(), "12");
         assert_eq!(ByteLen(999).to_string(), "999 B");
         assert_eq!(ByteLen(4_000_787_030_016).to_string(), "4.0 TB");
     }

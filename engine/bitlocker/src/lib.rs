@@ -24,7 +24,7 @@
 //! use dray_bitlocker::map::Source;
 //! use dray_bitlocker::read::Volume;
 //! use dray_bitlocker::regions::Regions;
-//! use dray_bitlocker::units::{ByteLen, ByteOffset, ClusterSize, DiskShape, FileTime, SectorSize};
+//! use dray_bitlocker::units::{ByteLen, VolumeOffset, ClusterSize, DiskShape, FileTime, SectorSize};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = ClusterSize::from_bytes(4096).ok_or("no size of a cluster")?;
@@ -43,8 +43,8 @@
 //! let password = secrets.password().printed();
 //!
 //! let mut image = vec![0; 68 << 20];
-//! let mut write = |at: ByteOffset, bytes: &[u8]| image[at.0 as usize..][..bytes.len()].copy_from_slice(bytes);
-//! write(ByteOffset(0), &secrets.front()[..]);
+//! let mut write = |at: VolumeOffset, bytes: &[u8]| image[at.0 as usize..][..bytes.len()].copy_from_slice(bytes);
+//! write(VolumeOffset(0), &secrets.front()[..]);
 //! let region = secrets.region(&mut |_| {});
 //! for place in regions.metadata() {
 //!     write(place.start, &region[..]);
@@ -52,14 +52,14 @@
 //! // What the file system's first sectors hold is stored elsewhere; the mapping says where.
 //! let text = [0x42; 4096];
 //! let cipher = secrets.sector_cipher()?;
-//! for segment in regions.mapping().map(ByteOffset(0), ByteLen(text.len() as u64)) {
+//! for segment in regions.mapping().map(VolumeOffset(0), ByteLen(text.len() as u64)) {
 //!     let Source::Sealed(stored) = segment.source else { continue };
 //!     let mut bytes = text[segment.range.start.0 as usize..][..segment.range.len.0 as usize].to_vec();
 //!     cipher.seal(stored, &mut bytes);
 //!     write(stored, &bytes);
 //! }
 //!
-//! let mut reader = |at: ByteOffset, into: &mut [u8]| -> io::Result<()> {
+//! let mut reader = |at: VolumeOffset, into: &mut [u8]| -> io::Result<()> {
 //!     let stored = image.get(at.0 as usize..).and_then(|rest| rest.get(..into.len()));
 //!     into.copy_from_slice(stored.ok_or(io::ErrorKind::UnexpectedEof)?);
 //!     Ok(())
@@ -68,7 +68,7 @@
 //! let key = KeyInput::parse(password.expose().as_bytes())?;
 //! let unlocked = volume.unlock(&key, &mut |_, _| {})?;
 //! let mut read = [0; 4096];
-//! unlocked.open_range(ByteOffset(0), &mut read, &mut reader)?;
+//! unlocked.open_range(VolumeOffset(0), &mut read, &mut reader)?;
 //! assert_eq!(read, text);
 //! # Ok(())
 //! # }

@@ -9,7 +9,7 @@ use std::io;
 use super::format::{FRONT_LEN, OEM_NTFS, REGION_LEN, REGION_LEN_VISTA};
 use super::regions::Regions;
 use crate::crypt::SectorCipher;
-use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
+use crate::units::{ByteLen, SectorSize, VolumeOffset, VolumeRange};
 
 /// Reader of a volume's stored bytes.
 ///
@@ -20,11 +20,11 @@ pub trait ReadAt {
     ///
     /// # Errors
     /// Errors of the device; [`io::ErrorKind::UnexpectedEof`] past its end.
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> io::Result<()>;
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> io::Result<()>;
 }
 
-impl<F: FnMut(ByteOffset, &mut [u8]) -> io::Result<()>> ReadAt for F {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> io::Result<()> {
+impl<F: FnMut(VolumeOffset, &mut [u8]) -> io::Result<()>> ReadAt for F {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> io::Result<()> {
         self(at, buf)
     }
 }
@@ -33,9 +33,9 @@ impl<F: FnMut(ByteOffset, &mut [u8]) -> io::Result<()>> ReadAt for F {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Stored encrypted at this place, which is also the cipher's offset.
-    Sealed(ByteOffset),
+    Sealed(VolumeOffset),
     /// Stored unencrypted at this place.
-    Plain(ByteOffset),
+    Plain(VolumeOffset),
     /// An area of BitLocker; reads as zeros.
     Zeros,
 }
@@ -44,7 +44,7 @@ pub enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Its bytes in the unlocked volume.
-    pub range: ByteRange,
+    pub range: VolumeRange,
     /// Sectors of the device, or zeros.
     pub source: Source,
 }
@@ -58,7 +58,7 @@ pub enum MappingError {
         /// Name of the metadata field.
         field: &'static str,
         /// Offset in that field.
-        at: ByteOffset,
+        at: VolumeOffset,
     },
     /// A range ends past 64 bits.
     #[error("{field} at byte {at} ends beyond any volume")]
@@ -66,7 +66,7 @@ pub enum MappingError {
         /// Name of the metadata field.
         field: &'static str,
         /// Offset in that field.
-        at: ByteOffset,
+        at: VolumeOffset,
     },
 }
 
@@ -155,7 +155,7 @@ pub struct Mapping {
 
 impl Mapping {
     /// The map of a volume with these regions, with bytes from `sealed_end` on in plain.
-    pub(super) fn until(regions: &Regions, sealed_end: ByteOffset) -> Result<Self, MappingError> {
+    pub(super) fn until(regions: &Regions, sealed_end: VolumeOffset) -> Result<Self, MappingError> {
         Self::new(Layout {
             sector: regions.sector(),
             vista_mirror_cluster: None,
@@ -179,17 +179,17 @@ impl Mapping {
         let mut hidden = Vec::with_capacity(ranges.len());
         for (field, at, len) in ranges {
             if !at.is_multiple_of(sector) {
-                return Err(MappingError::Unaligned { field, at: ByteOffset(at) });
+                return Err(MappingError::Unaligned { field, at: VolumeOffset(at) });
             }
             // Part sectors are hidden whole.
             let end = len.checked_next_multiple_of(sector).and_then(|len| at.checked_add(len));
-            let end = end.ok_or(MappingError::TooFar { field, at: ByteOffset(at) })?;
+            let end = end.ok_or(MappingError::TooFar { field, at: VolumeOffset(at) })?;
             if end > at {
                 hidden.push((at, end));
             }
         }
         if !layout.sealed_end.is_multiple_of(sector) {
-            return Err(MappingError::Unaligned { field: "the state offset", at: ByteOffset(layout.sealed_end) });
+            return Err(MappingError::Unaligned { field: "the state offset", at: VolumeOffset(layout.sealed_end) });
         }
         hidden.sort_unstable();
         hidden.dedup_by(|next, kept| {
@@ -221,14 +221,14 @@ impl Mapping {
     }
 
     /// Ranges that read as zeros: BitLocker's own areas, ascending.
-    pub fn hidden(&self) -> impl Iterator<Item = ByteRange> {
-        self.hidden.iter().map(|&(start, end)| ByteRange::new(start, end - start))
+    pub fn hidden(&self) -> impl Iterator<Item = VolumeRange> {
+        self.hidden.iter().map(|&(start, end)| VolumeRange::new(start, end - start))
     }
 
     /// Splits `len` bytes from byte `at` of the unlocked volume by their source.
     ///
     /// The segments are ascending, without gaps, and as long as they can be. Bytes past 64 bits are left out.
-    pub fn map(&self, at: ByteOffset, len: ByteLen) -> impl Iterator<Item = Segment> {
+    pub fn map(&self, at: VolumeOffset, len: ByteLen) -> impl Iterator<Item = Segment> {
         let end = at.0.saturating_add(len.0);
         let mut next = at.0;
         std::iter::from_fn(move || {
@@ -237,7 +237,7 @@ impl Mapping {
             }
             let (source, until) = self.run_at(next);
             let until = until.min(end);
-            let range = ByteRange::new(next, until - next);
+            let range = VolumeRange::new(next, until - next);
             next = until;
             Some(Segment { range, source })
         })
@@ -247,7 +247,7 @@ impl Mapping {
     fn run_at(&self, at: u64) -> (Source, u64) {
         // The order of these questions is the format's: the first that fits wins.
         if self.vista.is_some() && at < FRONT_LEN as u64 {
-            return (Source::Plain(ByteOffset(at)), FRONT_LEN as u64);
+            return (Source::Plain(VolumeOffset(at)), FRONT_LEN as u64);
         }
         if at < self.relocated_end {
             // Checked when the map was made: the relocated area ends within 64 bits.
@@ -279,7 +279,7 @@ impl Mapping {
     ///
     /// Only Vista's first sector is such a run: its OEM name and mirror cluster are BitLocker's. For any other run and
     /// volume this does nothing.
-    pub fn restore(&self, at: ByteOffset, buf: &mut [u8]) {
+    pub fn restore(&self, at: VolumeOffset, buf: &mut [u8]) {
         const OEM: std::ops::Range<usize> = 3..11;
         const MIRROR: std::ops::Range<usize> = 0x38..0x40;
         if let Some(vista) = self.vista
@@ -298,7 +298,7 @@ impl Mapping {
     /// is requested without a cipher.
     pub fn read(
         &self,
-        at: ByteOffset,
+        at: VolumeOffset,
         buf: &mut [u8],
         cipher: Option<&SectorCipher>,
         reader: &mut dyn ReadAt,
@@ -333,7 +333,7 @@ impl Mapping {
 
 impl Source {
     const fn stored(sealed: bool, at: u64) -> Self {
-        if sealed { Self::Sealed(ByteOffset(at)) } else { Self::Plain(ByteOffset(at)) }
+        if sealed { Self::Sealed(VolumeOffset(at)) } else { Self::Plain(VolumeOffset(at)) }
     }
 }
 
@@ -344,7 +344,7 @@ mod tests {
 
     fn sources(mapping: &Mapping, at: u64, len: u64) -> Vec<(u64, u64, Source)> {
         mapping
-            .map(ByteOffset(at), ByteLen(len))
+            .map(VolumeOffset(at), ByteLen(len))
             .map(|segment| (segment.range.start.0, segment.range.len.0, segment.source))
             .collect()
     }
@@ -354,7 +354,7 @@ mod tests {
         let len = 0x640_0000;
         let cluster = ClusterSize::from_bytes(4096).unwrap();
         let regions = Regions::place(ByteLen(len), cluster, SectorSize::S512).unwrap();
-        let sealed = |at| Source::Sealed(ByteOffset(at));
+        let sealed = |at| Source::Sealed(VolumeOffset(at));
         assert_eq!(
             sources(&regions.mapping(), 0, len),
             [
@@ -396,7 +396,7 @@ mod tests {
             hidden: vec![("a log", 0xA000, 0x100)],
         };
         let mapping = Mapping::new(layout).unwrap();
-        let (sealed, plain) = (|at| Source::Sealed(ByteOffset(at)), |at| Source::Plain(ByteOffset(at)));
+        let (sealed, plain) = (|at| Source::Sealed(VolumeOffset(at)), |at| Source::Plain(VolumeOffset(at)));
         assert_eq!(
             sources(&mapping, 0, 0x1_5000),
             [
@@ -436,6 +436,6 @@ mod tests {
         assert!(matches!(Mapping::new(layout([0; 3], 0, u64::MAX, 0)), Err(MappingError::TooFar { .. })));
         assert!(matches!(Mapping::new(layout([0; 3], 0, 8192, 512)), Err(MappingError::Unaligned { .. })));
         let mapping = Mapping::new(layout([0; 3], 4096, 4096, 0)).unwrap();
-        assert_eq!(mapping.map(ByteOffset(u64::MAX - 10), ByteLen(u64::MAX)).count(), 1);
+        assert_eq!(mapping.map(VolumeOffset(u64::MAX - 10), ByteLen(u64::MAX)).count(), 1);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::format::{FRONT_LEN, REGION_LEN, VERIFY_LEN};
 use super::map::Mapping;
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, SectorSize};
+use crate::units::{ByteLen, ClusterSize, SectorSize, VolumeOffset, VolumeRange};
 
 /// The smallest volume that is laid out: no area may be below 33 MiB, and the smallest seen on Windows has 57 MiB.
 pub const VOLUME_LEN_MIN: ByteLen = ByteLen(64 << 20);
@@ -67,11 +67,11 @@ pub struct HiddenFile {
     /// Its exact name.
     pub name: &'static str,
     /// First byte in the volume; always a cluster's first.
-    pub start: ByteOffset,
+    pub start: VolumeOffset,
     /// Size of its data.
     pub data_len: ByteLen,
     /// The whole clusters it owns.
-    pub allocated: ByteRange,
+    pub allocated: VolumeRange,
     /// File attributes, [`HIDDEN_FILE_ATTRIBUTES`].
     pub attributes: u32,
 }
@@ -82,9 +82,9 @@ pub struct Regions {
     volume_len: ByteLen,
     sector: SectorSize,
     cluster: ClusterSize,
-    metadata: [ByteOffset; 3],
-    relocated: ByteOffset,
-    verify: ByteOffset,
+    metadata: [VolumeOffset; 3],
+    relocated: VolumeOffset,
+    verify: VolumeOffset,
 }
 
 impl Regions {
@@ -110,10 +110,18 @@ impl Regions {
         let first = FIRST_REGION_AT.next_multiple_of(cluster.bytes());
         let relocated = first + whole(REGION_LEN);
         let verify = relocated + whole(FRONT_LEN);
-        let metadata = [0, 1, 2].map(|k| ByteOffset((FIRST_REGION_AT + k * spread).next_multiple_of(cluster.bytes())));
+        let metadata =
+            [0, 1, 2].map(|k| VolumeOffset((FIRST_REGION_AT + k * spread).next_multiple_of(cluster.bytes())));
         // A ninth of the smallest volume is 7.1 MiB; region 1 and its two followers take at most 6 MiB.
         assert!(verify + whole(VERIFY_LEN) <= metadata[1].0, "the areas behind region 1 run into region 2");
-        Ok(Self { volume_len, sector, cluster, metadata, relocated: ByteOffset(relocated), verify: ByteOffset(verify) })
+        Ok(Self {
+            volume_len,
+            sector,
+            cluster,
+            metadata,
+            relocated: VolumeOffset(relocated),
+            verify: VolumeOffset(verify),
+        })
     }
 
     /// As [`Regions::place`] in a volume that holds files: each area in clusters of `free` (ascending, disjoint, whole
@@ -126,13 +134,13 @@ impl Regions {
         volume_len: ByteLen,
         cluster: ClusterSize,
         sector: SectorSize,
-        free: &[ByteRange],
+        free: &[VolumeRange],
     ) -> Result<Self, PlaceError> {
         let wanted = Self::place(volume_len, cluster, sector)?;
         let [region, front, verify] =
             [REGION_LEN, FRONT_LEN, VERIFY_LEN].map(|len| cluster.len_of(cluster.count_for(ByteLen(len as u64))).0);
         let mut free = free.to_vec();
-        let mut place = |from: ByteOffset, len| {
+        let mut place = |from: VolumeOffset, len| {
             take_near(&mut free, from.0, len).ok_or(PlaceError::NoRoom { needed: ByteLen(len) })
         };
         let [first, second, third] = wanted.metadata;
@@ -140,9 +148,9 @@ impl Regions {
             Ok(at) => (at, at + region, at + region + front),
             Err(_) => (place(first, region)?, place(first, front)?, place(first, verify)?),
         };
-        let mut metadata = [first, place(second, region)?, place(third, region)?].map(ByteOffset);
+        let mut metadata = [first, place(second, region)?, place(third, region)?].map(VolumeOffset);
         metadata.sort_unstable();
-        Ok(Self { metadata, relocated: ByteOffset(relocated), verify: ByteOffset(verify), ..wanted })
+        Ok(Self { metadata, relocated: VolumeOffset(relocated), verify: VolumeOffset(verify), ..wanted })
     }
 
     /// Areas at places chosen by an earlier run: regions 1 to 3, relocated area, verify region. `None` if they are
@@ -152,7 +160,7 @@ impl Regions {
         if places.iter().any(|&at| at < FRONT_LEN as u64 || at >= volume_len.0) {
             return None;
         }
-        let [a, b, c, relocated, verify] = places.map(ByteOffset);
+        let [a, b, c, relocated, verify] = places.map(VolumeOffset);
         let this = Self { metadata: [a, b, c], relocated, verify, ..wanted };
         let mut files = this.hidden_files();
         files.sort_unstable_by_key(|file| file.start);
@@ -187,25 +195,25 @@ impl Regions {
     }
 
     /// The three metadata regions, 64 KiB each, stored in the clear.
-    pub const fn metadata(&self) -> [ByteRange; 3] {
+    pub const fn metadata(&self) -> [VolumeRange; 3] {
         let [a, b, c] = self.metadata;
         let len = ByteLen(REGION_LEN as u64);
-        [ByteRange { start: a, len }, ByteRange { start: b, len }, ByteRange { start: c, len }]
+        [VolumeRange { start: a, len }, VolumeRange { start: b, len }, VolumeRange { start: c, len }]
     }
 
     /// Stored first 8 KiB of the unlocked volume.
-    pub const fn relocated(&self) -> ByteRange {
-        ByteRange { start: self.relocated, len: ByteLen(FRONT_LEN as u64) }
+    pub const fn relocated(&self) -> VolumeRange {
+        VolumeRange { start: self.relocated, len: ByteLen(FRONT_LEN as u64) }
     }
 
     /// The verify ("ICE") region: an ordinary encrypted range that holds zeros.
-    pub const fn verify(&self) -> ByteRange {
-        ByteRange { start: self.verify, len: ByteLen(VERIFY_LEN as u64) }
+    pub const fn verify(&self) -> VolumeRange {
+        VolumeRange { start: self.verify, len: ByteLen(VERIFY_LEN as u64) }
     }
 
     /// The first bytes of the device, which hold the boot sector and noise instead of the unlocked volume's.
-    pub const fn front(&self) -> ByteRange {
-        ByteRange::new(0, FRONT_LEN as u64)
+    pub fn front(&self) -> VolumeRange {
+        VolumeRange::new(0, FRONT_LEN as u64)
     }
 
     /// The five files by which the file system inside must reserve these areas: regions 1 to 3, relocated area, verify
@@ -230,14 +238,13 @@ impl Regions {
 
     /// Ranges that must be sealed zeros on the device: the verify region, and the rest of the last cluster of each
     /// hidden file when clusters are larger than its data. Ascending; never empty.
-    pub fn sealed_zeros(&self) -> Vec<ByteRange> {
-        let mut zeros: Vec<ByteRange> = self
+    pub fn sealed_zeros(&self) -> Vec<VolumeRange> {
+        let mut zeros: Vec<VolumeRange> = self
             .hidden_files()
             .iter()
             .map(|file| {
-                let from =
-                    if file.start == self.verify { file.start } else { ByteOffset(file.start.0 + file.data_len.0) };
-                ByteRange { start: from, len: ByteLen(file.allocated.end().0 - from.0) }
+                let from = if file.start == self.verify { file.start } else { file.start + file.data_len };
+                VolumeRange { start: from, len: ByteLen(file.allocated.end().0 - from.0) }
             })
             .filter(|range| range.len.0 > 0)
             .collect();
@@ -247,22 +254,22 @@ impl Regions {
 
     /// The map from the unlocked volume to the device, as readers of the finished volume will build it.
     pub fn mapping(&self) -> Mapping {
-        self.mapping_until(ByteOffset(self.volume_len.0))
+        self.mapping_until(VolumeOffset(self.volume_len.0))
     }
 
     /// The map while the volume is encrypted in place, ascending: from `plain_from` on (a whole sector, after the
     /// front) nothing is encrypted yet, except the relocated area.
-    pub fn mapping_until(&self, plain_from: ByteOffset) -> Mapping {
+    pub fn mapping_until(&self, plain_from: VolumeOffset) -> Mapping {
         Mapping::until(self, plain_from).expect("own areas are aligned and inside the volume")
     }
 
-    fn whole_clusters(&self, range: ByteRange) -> ByteRange {
-        ByteRange { start: range.start, len: self.cluster.len_of(self.cluster.count_for(range.len)) }
+    fn whole_clusters(&self, range: VolumeRange) -> VolumeRange {
+        VolumeRange { start: range.start, len: self.cluster.len_of(self.cluster.count_for(range.len)) }
     }
 }
 
 /// Takes `len` bytes out of `free`: the first place from `from` on, or else the last one before.
-fn take_near(free: &mut Vec<ByteRange>, from: u64, len: u64) -> Option<u64> {
+fn take_near(free: &mut Vec<VolumeRange>, from: u64, len: u64) -> Option<u64> {
     let behind = free.iter().enumerate().find_map(|(i, range)| {
         let at = range.start.0.max(from);
         at.checked_add(len).filter(|&end| end <= range.end().0).map(|_| (i, at))
@@ -273,7 +280,8 @@ fn take_near(free: &mut Vec<ByteRange>, from: u64, len: u64) -> Option<u64> {
     };
     let (i, at) = behind.or_else(before)?;
     let range = free[i];
-    let rest = [ByteRange::new(range.start.0, at - range.start.0), ByteRange::new(at + len, range.end().0 - at - len)];
+    let rest =
+        [VolumeRange::new(range.start.0, at - range.start.0), VolumeRange::new(at + len, range.end().0 - at - len)];
     free.splice(i..=i, rest.into_iter().filter(|range| range.len.0 > 0));
     Some(at)
 }
@@ -286,7 +294,7 @@ mod tests {
     fn areas_of_a_volume_that_holds_files_lie_in_what_is_free() {
         let (len, cluster) = (ByteLen(100 << 20), ClusterSize::from_bytes(4096).unwrap());
         let around = |free: &[(u64, u64)]| {
-            let free: Vec<ByteRange> = free.iter().map(|&(from, to)| ByteRange::new(from, to - from)).collect();
+            let free: Vec<VolumeRange> = free.iter().map(|&(from, to)| VolumeRange::new(from, to - from)).collect();
             Regions::around(len, cluster, SectorSize::S512, &free)
         };
         // With everything free it is the same as in an empty volume.

@@ -21,7 +21,7 @@ use std::fmt;
 use aes::cipher::Array;
 use aes::{Aes128, Aes256};
 
-use crate::units::{ByteOffset, SectorSize};
+use crate::units::{SectorSize, VolumeOffset};
 use blocks::Block;
 
 /// Sector cipher of a BitLocker volume.
@@ -175,7 +175,7 @@ impl SectorCipher {
     ///
     /// # Panics
     /// Unless `at` and the length are whole sectors and the end is within 64 bits.
-    pub fn seal(&self, at: ByteOffset, data: &mut [u8]) {
+    pub fn seal(&self, at: VolumeOffset, data: &mut [u8]) {
         let blocks = self.whole_sectors(at, data);
         self.mode.seal(at.0, self.sector, blocks);
     }
@@ -184,12 +184,12 @@ impl SectorCipher {
     ///
     /// # Panics
     /// Unless `at` and the length are whole sectors and the end is within 64 bits.
-    pub fn open(&self, at: ByteOffset, data: &mut [u8]) {
+    pub fn open(&self, at: VolumeOffset, data: &mut [u8]) {
         let blocks = self.whole_sectors(at, data);
         self.mode.open(at.0, self.sector, blocks);
     }
 
-    fn whole_sectors<'a>(&self, at: ByteOffset, data: &'a mut [u8]) -> &'a mut [Block] {
+    fn whole_sectors<'a>(&self, at: VolumeOffset, data: &'a mut [u8]) -> &'a mut [Block] {
         let len = data.len() as u64;
         let sector = self.sector.bytes();
         assert!(at.is_aligned(sector) && len.is_multiple_of(sector), "{len} bytes at {at}: not whole sectors");

@@ -27,13 +27,13 @@ fn compare(cipher: Cipher, fvek: &[u8], plain: impl Fn(SectorSize, u64, &mut [u8
             for at in [0, 0x21A_5000, (1 << 40) + 3 * 4096] {
                 let data = random(run * size, run as u64);
                 let mut sealed = data.clone();
-                ours.seal(ByteOffset(at), &mut sealed);
+                ours.seal(VolumeOffset(at), &mut sealed);
                 let mut expected = data.clone();
                 for (i, one) in expected.chunks_mut(size).enumerate() {
                     plain(sector, at + (i * size) as u64, one);
                 }
                 assert!(sealed == expected, "{cipher} on {unit:?}: sealing {run} sectors of {size} at {at}");
-                ours.open(ByteOffset(at), &mut sealed);
+                ours.open(VolumeOffset(at), &mut sealed);
                 assert!(sealed == data, "{cipher} on {unit:?}: opening {run} sectors of {size} at {at}");
             }
         }
@@ -96,7 +96,7 @@ fn judge_windows_sealed_these_sectors() {
         };
         seen.push(cipher);
         let sector = SectorSize::from_bytes(vector["sector_size_dec"].as_u64().unwrap()).unwrap();
-        let at = ByteOffset(vector["byte_offset_dec"].as_u64().unwrap());
+        let at = VolumeOffset(vector["byte_offset_dec"].as_u64().unwrap());
         for unit in [Unit::Crate, Unit::Widest] {
             let ours = SectorCipher::on(unit, cipher, &field("fvek_datum_key"), sector).unwrap();
             let mut data = field("plaintext");
@@ -125,10 +125,10 @@ fn judge_ieee_1619_vectors() {
     ] {
         let ours = SectorCipher::new(cipher, key, SectorSize::S512).unwrap();
         let mut data = counting.clone();
-        ours.seal(ByteOffset(unit * 512), &mut data);
+        ours.seal(VolumeOffset(unit * 512), &mut data);
         assert_eq!(data[..16], hex(head), "{cipher}");
         assert_eq!(data[496..], hex(tail), "{cipher}");
-        ours.open(ByteOffset(unit * 512), &mut data);
+        ours.open(VolumeOffset(unit * 512), &mut data);
         assert_eq!(data, counting);
     }
 }
@@ -140,9 +140,9 @@ fn round_trip_diffuser_in_both_sector_sizes() {
             let ours = SectorCipher::new(cipher, &random(64, 3), sector).unwrap();
             let data = random(5 * sector.bytes() as usize, 4);
             let mut sealed = data.clone();
-            ours.seal(ByteOffset(8192), &mut sealed);
+            ours.seal(VolumeOffset(8192), &mut sealed);
             assert_ne!(sealed, data);
-            ours.open(ByteOffset(8192), &mut sealed);
+            ours.open(VolumeOffset(8192), &mut sealed);
             assert_eq!(sealed, data);
         }
     }
@@ -169,5 +169,5 @@ fn debug_tells_no_key() {
 #[test]
 #[should_panic(expected = "not whole sectors")]
 fn part_of_a_sector_is_refused() {
-    SectorCipher::new(Cipher::AesCbc128, &[0; 16], SectorSize::S512).unwrap().seal(ByteOffset(0), &mut [0; 511]);
+    SectorCipher::new(Cipher::AesCbc128, &[0; 16], SectorSize::S512).unwrap().seal(VolumeOffset(0), &mut [0; 511]);
 }

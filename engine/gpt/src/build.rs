@@ -8,7 +8,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::layout::*;
 use super::{ALIGNMENT, MSR_LEN};
-use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, Guid, SectorSize};
 
 /// The three random GUIDs of a new GPT; an MBR takes its disk signature from the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +63,9 @@ pub struct Table {
     /// Number of whole sectors of the drive.
     pub sectors: u64,
     /// Microsoft reserved partition; none with an MBR.
-    pub msr: Option<ByteRange>,
+    pub msr: Option<DeviceRange>,
     /// The volume's partition: starts aligned, and is a whole number of clusters long.
-    pub data: ByteRange,
+    pub data: DeviceRange,
     guids: Guids,
 }
 
@@ -102,7 +102,7 @@ impl Table {
                 let front = ByteLen(sector.bytes() + tables).align_up(alignment.0).ok_or(too_small)?.0;
                 let start = ByteLen(front + MSR_LEN.0).align_up(alignment.0).ok_or(too_small)?.0;
                 let end = (sectors * sector.bytes()).checked_sub(tables).ok_or(too_small)?;
-                (Some(ByteRange::new(front, MSR_LEN.0)), start, end)
+                (Some(DeviceRange::new(front, MSR_LEN.0)), start, end)
             }
             Scheme::Mbr => {
                 let limit = ByteLen((1 << 32) * sector.bytes());
@@ -118,7 +118,7 @@ impl Table {
         if len == 0 {
             return Err(too_small);
         }
-        Ok(Self { scheme, sector, sectors, msr, data: ByteRange::new(start, len), guids })
+        Ok(Self { scheme, sector, sectors, msr, data: DeviceRange::new(start, len), guids })
     }
 
     /// [`Table::plan`] with the usual alignment.
@@ -154,7 +154,7 @@ impl Table {
     }
 
     /// The bytes at the end of the drive, with their offset: entries and header; `None` with an MBR.
-    pub fn backup(&self) -> Option<(ByteOffset, Vec<u8>)> {
+    pub fn backup(&self) -> Option<(DeviceOffset, Vec<u8>)> {
         if self.scheme == Scheme::Mbr {
             return None;
         }
@@ -163,7 +163,7 @@ impl Table {
         let header = self.header(&out, self.sectors - 1, 1, entries_lba);
         out.extend_from_slice(header.as_bytes());
         out.resize(((1 + entry_sectors(self.sector)) * self.sector.bytes()) as usize, 0);
-        Some((ByteOffset(entries_lba * self.sector.bytes()), out))
+        Some((DeviceOffset(entries_lba * self.sector.bytes()), out))
     }
 
     fn protective_mbr(&self) -> Mbr {
@@ -211,7 +211,7 @@ impl Table {
         out
     }
 
-    fn entry(&self, kind: Guid, unique: Guid, range: ByteRange, name: &str) -> GptEntry {
+    fn entry(&self, kind: Guid, unique: Guid, range: DeviceRange, name: &str) -> GptEntry {
         let (first, count) = self.lbas(range);
         let mut entry = GptEntry::new_zeroed();
         entry.kind = kind.0;
@@ -245,7 +245,7 @@ impl Table {
         header
     }
 
-    fn lbas(&self, range: ByteRange) -> (u64, u64) {
+    fn lbas(&self, range: DeviceRange) -> (u64, u64) {
         (range.start.0 / self.sector.bytes(), range.len.0 / self.sector.bytes())
     }
 }

@@ -16,7 +16,7 @@ pub use build::{Guids, PlanError, Scheme, Table};
 pub use layout::{BASIC_DATA, MSR};
 pub use read::{CopyState, Entry, Flaw, Found, read};
 
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 
 /// Alignment used by Windows and all current partitioners.
 pub const ALIGNMENT: ByteLen = ByteLen(1 << 20);
@@ -26,9 +26,9 @@ pub const MSR_LEN: ByteLen = ByteLen(16 << 20);
 
 /// Areas of partition tables and of the outer ends of volumes: 1 MiB at either end. Wiping these two ranges leaves
 /// neither copy of a GPT, no MBR, and no signature of a file system that starts at byte 0.
-pub fn table_areas(disk: ByteLen) -> [ByteRange; 2] {
+pub fn table_areas(disk: ByteLen) -> [DeviceRange; 2] {
     let len = ALIGNMENT.0.min(disk.0);
-    [ByteRange::new(0, len), ByteRange { start: ByteOffset(disk.0 - len), len: ByteLen(len) }]
+    [DeviceRange::new(0, len), DeviceRange { start: DeviceOffset(disk.0 - len), len: ByteLen(len) }]
 }
 
 #[cfg(test)]

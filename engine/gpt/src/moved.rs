@@ -8,17 +8,17 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::*;
 use super::read::{Copy, read_copy};
-use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, SectorSize};
 
 /// Writes, each with its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// Protective record and first copy, each with its place; the entries stay where they are.
-    pub first: Vec<(ByteOffset, Vec<u8>)>,
+    pub first: Vec<(DeviceOffset, Vec<u8>)>,
     /// Entries and header of the second copy, at the end of the disk.
-    pub second: (ByteOffset, Vec<u8>),
+    pub second: (DeviceOffset, Vec<u8>),
     /// Former position of the second copy, if it is neither the new one nor inside a partition.
-    pub old_second: Option<ByteRange>,
+    pub old_second: Option<DeviceRange>,
 }
 
 /// Reason why it cannot move.
@@ -30,9 +30,9 @@ pub enum MoveError {
         /// Number of the partition, from 1.
         number: u32,
         /// Its end.
-        end: ByteOffset,
+        end: DeviceOffset,
         /// End of what partitions may take.
-        room: ByteOffset,
+        room: DeviceOffset,
     },
     /// The table counts in other sectors than the disk has.
     #[error("the partition table counts sectors of {} bytes, and the disk has sectors of {}", table.bytes(), disk.bytes())]
@@ -56,7 +56,7 @@ pub fn moved(
     image: ByteLen,
     disk: ByteLen,
     disk_sector: SectorSize,
-    mut read_at: impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+    mut read_at: impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
 ) -> io::Result<Result<Option<Moved>, MoveError>> {
     let found = super::read::read(image, disk_sector, &mut read_at)?;
     if found.from_mbr || found.disk.is_none() {
@@ -76,7 +76,7 @@ pub fn moved(
     let old_end = second.as_ref().map(|copy| copy.header.my_lba.get());
     let Some(copy) = first.or(second) else { return Ok(Ok(None)) };
     let mut mbr = vec![0; size as usize];
-    read_at(ByteOffset(0), &mut mbr)?;
+    read_at(DeviceOffset(0), &mut mbr)?;
     Ok(to(&copy, old_end, &mbr, image_sectors, sectors, table).map(Some))
 }
 
@@ -95,7 +95,7 @@ fn to(
         return Err(MoveError::TooSmall);
     }
     let (last, second_entries) = (sectors - 1, sectors - 1 - entries_len);
-    let room = ByteOffset(second_entries * size);
+    let room = DeviceOffset(second_entries * size);
     if let Some(entry) = copy.entries.iter().find(|entry| entry.range.end() > room) {
         return Err(MoveError::PartitionPastEnd { number: entry.number, end: entry.range.end(), room });
     }
@@ -131,17 +131,17 @@ fn to(
         protective = record.as_bytes().iter().chain(rest).copied().collect();
     }
     let first = vec![
-        (ByteOffset(0), protective),
-        (ByteOffset(size), header(1, last, first_entries)),
-        (ByteOffset(first_entries * size), raw.clone()),
+        (DeviceOffset(0), protective),
+        (DeviceOffset(size), header(1, last, first_entries)),
+        (DeviceOffset(first_entries * size), raw.clone()),
     ];
     raw.extend(header(last, 1, second_entries));
     let old_second = old_end.filter(|end| *end != last).and_then(|end| {
         let start = end.checked_sub(entries_len)? * size;
-        let old = ByteRange::new(start, (entries_len + 1) * size);
+        let old = DeviceRange::new(start, (entries_len + 1) * size);
         (!copy.entries.iter().any(|entry| entry.range.overlaps(old))).then_some(old)
     });
-    Ok(Moved { first, second: (ByteOffset(second_entries * size), raw), old_second })
+    Ok(Moved { first, second: (DeviceOffset(second_entries * size), raw), old_second })
 }
 
 /// Bytes of a header that count; what a later revision may have behind them is not known.
@@ -196,7 +196,8 @@ mod tests {
                     let moved = move_to(from, disk, sector).expect("it fits").expect("a table");
                     let mut bytes = from.clone();
                     bytes.resize(disk as usize, 0);
-                    let mut put = |at: ByteOffset, new: &[u8]| bytes[at.0 as usize..][..new.len()].copy_from_slice(new);
+                    let mut put =
+                        |at: DeviceOffset, new: &[u8]| bytes[at.0 as usize..][..new.len()].copy_from_slice(new);
                     if let Some(old) = moved.old_second.filter(|old| old.end().0 <= disk) {
                         put(old.start, &vec![0; old.len.0 as usize]);
                     }

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::*;
 use crate::limits;
-use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, Guid, SectorSize};
 
 /// State of one copy of a GPT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Entry {
     /// GPT unique id; for MBR partitions all zero.
     pub unique: Guid,
     /// Its range, clamped to 64 bits. Inside the drive only if [`Entry::inside`].
-    pub range: ByteRange,
+    pub range: DeviceRange,
     /// Attribute bits of a GPT entry.
     pub attributes: u64,
     /// Name of a GPT entry.
@@ -88,7 +88,7 @@ pub enum Flaw {
     /// The second copy of the GPT is unusable, with the reason.
     SecondCopy(CopyState),
     /// The second copy is sound, but at this offset and not at the end of the disk.
-    SecondCopyNotAtEnd(ByteOffset),
+    SecondCopyNotAtEnd(DeviceOffset),
     /// Both copies are sound, and name different partitions.
     CopiesDiffer,
     /// The partition reaches past the end of the drive.
@@ -188,7 +188,7 @@ impl Found {
 pub fn read(
     disk: ByteLen,
     sector: SectorSize,
-    mut read_at: impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+    mut read_at: impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
 ) -> io::Result<Found> {
     let found = read_as(disk, sector, &mut read_at)?;
     if !found.partitions.is_empty() || found.has_gpt() {
@@ -208,7 +208,7 @@ pub fn read(
 pub fn read_as_other(
     disk: ByteLen,
     drive: SectorSize,
-    mut read_at: impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+    mut read_at: impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
 ) -> io::Result<Found> {
     let table = match drive {
         SectorSize::S512 => SectorSize::S4096,
@@ -225,7 +225,7 @@ pub fn read_as_other(
 fn read_as(
     disk: ByteLen,
     sector: SectorSize,
-    read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+    read_at: &mut impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
 ) -> io::Result<Found> {
     let size = sector.bytes() as usize;
     let sectors = disk.0 / sector.bytes();
@@ -234,7 +234,7 @@ fn read_as(
         return Ok(found);
     }
     let mut block = vec![0; size];
-    read_at(ByteOffset(0), &mut block)?;
+    read_at(DeviceOffset(0), &mut block)?;
     let Ok((mbr, _)) = Mbr::read_from_prefix(&block) else { return Ok(found) };
     found.boot_signature = mbr.signature.get() == MBR_SIGNATURE;
     found.protective = found.boot_signature && mbr.records.iter().any(|r| r.kind == MBR_PROTECTIVE);
@@ -305,7 +305,7 @@ fn flaws(found: &Found, primary: Option<&Copy>, backup: Option<&Copy>, sectors: 
         (Some(_), Some(_)) => {}
     }
     if let Some(backup) = backup.filter(|backup| backup.lba != sectors - 1) {
-        flaws.push(Flaw::SecondCopyNotAtEnd(ByteOffset(backup.lba * sector.bytes())));
+        flaws.push(Flaw::SecondCopyNotAtEnd(DeviceOffset(backup.lba * sector.bytes())));
     }
     flaws
 }
@@ -361,7 +361,7 @@ pub(super) fn read_copy(
     lba: u64,
     sectors: u64,
     sector: SectorSize,
-    read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+    read_at: &mut impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
 ) -> Result<Option<Copy>, CopyError> {
     let Some(header) = read_header(lba, sector, read_at)? else { return Ok(None) };
     let raw = read_entries(&header, sectors, sector, read_at)?;
@@ -373,11 +373,11 @@ pub(super) fn read_copy(
 fn read_header(
     lba: u64,
     sector: SectorSize,
-    read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+    read_at: &mut impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
 ) -> Result<Option<GptHeader>, CopyError> {
     let size = sector.bytes();
     let mut block = vec![0; size as usize];
-    read_at(ByteOffset(lba * size), &mut block).map_err(CopyError::Unreadable)?;
+    read_at(DeviceOffset(lba * size), &mut block).map_err(CopyError::Unreadable)?;
     let Ok((header, _)) = GptHeader::read_from_prefix(&block) else { return Ok(None) };
     if header.signature != GPT_SIGNATURE {
         return Ok(None);
@@ -407,7 +407,7 @@ fn read_entries(
     header: &GptHeader,
     sectors: u64,
     sector: SectorSize,
-    read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+    read_at: &mut impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
 ) -> Result<Vec<u8>, CopyError> {
     let size = sector.bytes();
     let (count, entry_size) = (header.entry_count.get(), header.entry_size.get());
@@ -424,7 +424,7 @@ fn read_entries(
         return Err(CopyError::Outside(entries_lba));
     }
     let mut entries = vec![0; len.next_multiple_of(size) as usize];
-    read_at(ByteOffset(entries_lba * size), &mut entries).map_err(CopyError::EntriesUnreadable)?;
+    read_at(DeviceOffset(entries_lba * size), &mut entries).map_err(CopyError::EntriesUnreadable)?;
     entries.truncate(len as usize);
     if checksum(Crc32IsoHdlc, &entries) as u32 != header.entries_crc32.get() {
         return Err(CopyError::EntriesChecksum);
@@ -465,16 +465,16 @@ fn there(allowed: u64, first: u64, count: u64, sectors: u64, sector: SectorSize)
 }
 
 /// Saturating: an entry may claim sectors beyond any byte offset, and [`Entry::inside`] reveals that.
-fn range_of(first: u64, count: u64, sector: SectorSize) -> ByteRange {
+fn range_of(first: u64, count: u64, sector: SectorSize) -> DeviceRange {
     let start = first.saturating_mul(sector.bytes());
-    ByteRange::new(start, count.saturating_mul(sector.bytes()).min(u64::MAX - start))
+    DeviceRange::new(start, count.saturating_mul(sector.bytes()).min(u64::MAX - start))
 }
 
 fn mbr_partitions(
     mbr: &Mbr,
     sectors: u64,
     sector: SectorSize,
-    read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+    read_at: &mut impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
 ) -> Vec<Entry> {
     // A boot sector of a file system ends in the same signature; its code makes no records with a legal indicator.
     if mbr.records.iter().any(|r| r.boot_indicator & 0x7F != 0) {
@@ -495,7 +495,7 @@ fn mbr_partitions(
     let mut at = base;
     for number in 5..5 + limits::MBR_LOGICAL_MAX {
         let mut block = vec![0; sector.bytes() as usize];
-        if at >= sectors || read_at(ByteOffset(at * sector.bytes()), &mut block).is_err() {
+        if at >= sectors || read_at(DeviceOffset(at * sector.bytes()), &mut block).is_err() {
             break;
         }
         let Ok((link, _)) = Mbr::read_from_prefix(&block) else { break };

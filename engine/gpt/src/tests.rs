@@ -289,7 +289,7 @@ fn judge_sgdisk_table_is_read_by_us() {
     assert!(found.copies_agree);
     assert_eq!(found.partitions.iter().map(|e| e.number).collect::<Vec<_>>(), [1, 5]);
     assert_eq!(found.partitions[0].name, "Daten ä");
-    assert_eq!(found.first_data().unwrap().range, ByteRange::new(1 << 20, 100 << 20));
+    assert_eq!(found.first_data().unwrap().range, DeviceRange::new(1 << 20, 100 << 20));
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn hostile_tables_never_panic_or_allocate_without_bound() {
             let table = table(disk, sector, scheme);
             let mut front = table.primary();
             front.resize(1 << 20, 0);
-            let (back_at, back) = table.backup().unwrap_or((ByteOffset(disk), Vec::new()));
+            let (back_at, back) = table.backup().unwrap_or((DeviceOffset(disk), Vec::new()));
             let mut seeded = Seeded::new(1);
             for _ in 0..3000 {
                 let mut bytes = front.clone();
@@ -337,7 +337,7 @@ fn hostile_tables_never_panic_or_allocate_without_bound() {
                     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &header) as u32;
                     bytes[at + 16..at + 20].copy_from_slice(&crc.to_le_bytes());
                 }
-                let read_at = |at: ByteOffset, buf: &mut [u8]| {
+                let read_at = |at: DeviceOffset, buf: &mut [u8]| {
                     assert!(buf.len() <= 4 << 20);
                     assert!(at.0 + buf.len() as u64 <= disk, "reads stay on the drive");
                     for (i, byte) in buf.iter_mut().enumerate() {

@@ -12,7 +12,7 @@
 //! ```
 //! use dray_ntfs::build::{Children, DirFacts, FileFacts, Layout, Outcome, Times, Tree, VolumeSpec};
 //! use dray_ntfs::read::Volume;
-//! use dray_ntfs::units::{ByteLen, ByteOffset, ClusterSize, FileTime, SectorSize};
+//! use dray_ntfs::units::{ByteLen, StreamOffset, VolumeOffset, ClusterSize, FileTime, SectorSize};
 //!
 //! const TEXT: &[u8] = b"Hello, NTFS";
 //!
@@ -55,7 +55,7 @@
 //! };
 //! let layout = Layout::plan(spec, &Hello)?;
 //! let mut image = vec![0; layout.spec().len.0 as usize];
-//! let mut write = |at: ByteOffset, bytes: &[u8]| image[at.0 as usize..][..bytes.len()].copy_from_slice(bytes);
+//! let mut write = |at: VolumeOffset, bytes: &[u8]| image[at.0 as usize..][..bytes.len()].copy_from_slice(bytes);
 //!
 //! // The file's one cluster, then everything that makes it a volume.
 //! for extent in layout.file_extents(0) {
@@ -67,7 +67,7 @@
 //!     let mut done = 0;
 //!     for extent in &section.extents {
 //!         let mut bytes = vec![0; extent.len.0 as usize];
-//!         generator.fill(ByteOffset(done), &mut bytes);
+//!         generator.fill(StreamOffset(done), &mut bytes);
 //!         write(extent.start, &bytes);
 //!         done += extent.len.0;
 //!     }

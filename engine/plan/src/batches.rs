@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::drive::{DriveLayout, Use};
 use crate::ntfs::build::{LinearRange, Phase as SectionPhase, SectionKind, Tree};
 use crate::tree::DriveTree;
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Clusters};
+use crate::units::{ClusterSize, Clusters, DeviceOffset, DeviceRange, StreamOffset, VolumeRange};
 
 /// Most parts in one batch, but for those that begin within a cluster: bounds the open parts for a directory of a million
 /// empty files.
@@ -66,7 +66,7 @@ pub struct Piece {
     /// Range of the slot.
     pub range: Range<usize>,
     /// Device offset to write to.
-    pub at: ByteOffset,
+    pub at: DeviceOffset,
 }
 
 /// Source of a batch's bytes.
@@ -136,13 +136,6 @@ impl Plain {
     }
 }
 
-impl Plain {
-    /// Whether its offset counts from the start of the device, not of the volume.
-    const fn is_outside(self) -> bool {
-        matches!(self, Self::TableBackup | Self::TablePrimary | Self::Zeros)
-    }
-}
-
 /// A hash block, or a slot's worth of a longer one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -178,17 +171,7 @@ struct ContentRun {
     content: Content,
     /// Bytes of content before this run.
     skip: u64,
-    place: ByteRange,
-}
-
-impl ContentRun {
-    /// Device offset of its first byte.
-    fn device_start(&self, volume: u64) -> ByteOffset {
-        match self.content {
-            Content::Plain(plain) if plain.is_outside() => self.place.start,
-            _ => ByteOffset(volume + self.place.start.0),
-        }
-    }
+    place: DeviceRange,
 }
 
 /// Packs the files of a tree into slots, in its order.
@@ -209,7 +192,7 @@ pub struct Packed {
     /// Bytes of the slot in use: whole clusters.
     pub len: usize,
     /// The first file with data, and the slot's starting offset in it: from there on data are contiguous.
-    pub first: Option<(u32, ByteOffset)>,
+    pub first: Option<(u32, StreamOffset)>,
 }
 
 impl<'a> FilePacker<'a> {
@@ -247,7 +230,7 @@ impl Iterator for FilePacker<'_> {
             let take = rest_of_block.min(room);
             if first.is_none() && total > 0 {
                 // A block longer than a slot is cut at slot lengths, which are whole clusters.
-                first = Some((file, ByteOffset(offset)));
+                first = Some((file, StreamOffset(offset)));
             }
             parts.push(Part {
                 file,
@@ -303,13 +286,18 @@ impl<'a> Batches<'a> {
         let mut runs = self.section_runs(SectionPhase::Early);
         // Clusters of the files that own BitLocker's regions, beyond the regions themselves, decrypt to zeros.
         for zeros in self.drive.hidden_zeros().into_iter().chain([self.drive.tail()]).filter(|zeros| zeros.len.0 > 0) {
-            runs.push(ContentRun { content: Content::Zeros, skip: 0, place: zeros });
+            runs.push(self.run(Content::Zeros, 0, zeros));
         }
         // Few bytes, and a partition: whatever lay there before would be in the clear for ever.
         let reserved = self.drive.table().msr;
         runs.extend(reserved.map(|place| ContentRun { content: Content::Plain(Plain::Zeros), skip: 0, place }));
-        runs.sort_by_key(|run| run.device_start(self.drive.volume().start.0));
+        runs.sort_by_key(|run| run.place.start);
         runs
+    }
+
+    /// A run whose place is in the volume.
+    fn run(&self, content: Content, skip: u64, place: VolumeRange) -> ContentRun {
+        ContentRun { content, skip, place: place.on_device(self.drive.volume_start()) }
     }
 
     fn section_runs(&self, phase: SectionPhase) -> Vec<ContentRun> {
@@ -317,7 +305,7 @@ impl<'a> Batches<'a> {
         for section in self.drive.layout().sections().into_iter().filter(|s| s.phase == phase) {
             let mut skip = 0;
             for place in section.extents {
-                runs.push(ContentRun { content: Content::Section { kind: section.kind, offset: 0 }, skip, place });
+                runs.push(self.run(Content::Section { kind: section.kind, offset: 0 }, skip, place));
                 skip += place.len.0;
             }
         }
@@ -328,7 +316,7 @@ impl<'a> Batches<'a> {
         let mut runs = self.section_runs(SectionPhase::AfterData);
         let mut skip = 0;
         for place in self.drive.manifest_place().into_iter().flat_map(|place| self.extents(place)) {
-            runs.push(ContentRun { content: Content::Manifest { offset: 0 }, skip, place });
+            runs.push(self.run(Content::Manifest { offset: 0 }, skip, place));
             skip += place.len.0;
         }
         runs.sort_by_key(|run| run.place.start);
@@ -336,13 +324,9 @@ impl<'a> Batches<'a> {
     }
 
     fn free_runs(&self) -> Vec<ContentRun> {
-        let volume = self.drive.volume().start.0;
-        let left = self.drive.left().filter(|_| self.drive.wipe_free()).map(|(place, what)| match what {
-            Use::Free => {
-                let place = ByteRange::new(place.start.0 - volume, place.len.0);
-                ContentRun { content: Content::Zeros, skip: 0, place }
-            }
-            _ => ContentRun { content: Content::Plain(Plain::Zeros), skip: 0, place },
+        let left = self.drive.left().filter(|_| self.drive.wipe_free()).map(|(place, what)| {
+            let content = if what == Use::Free { Content::Zeros } else { Content::Plain(Plain::Zeros) };
+            ContentRun { content, skip: 0, place }
         });
         left.collect()
     }
@@ -350,18 +334,19 @@ impl<'a> Batches<'a> {
     fn last_runs(&self) -> Vec<ContentRun> {
         let mut runs = self.section_runs(SectionPhase::Last);
         let (regions, behind) = (self.drive.regions(), self.drive.behind_boot_sector());
+        let volume = self.drive.volume_start();
         for run in &mut runs {
             if matches!(run.content, Content::Section { kind: SectionKind::Boot, .. }) {
                 match regions {
                     // Virtual [0, 8192) is stored in the relocated area.
-                    Some(regions) => run.place.start = regions.relocated().start,
+                    Some(regions) => run.place.start = regions.relocated().start.on_device(volume),
                     // The first sector completes the volume, so it is written later.
-                    None => (run.skip, run.place) = (behind.start.0, behind),
+                    None => (run.skip, run.place) = (behind.start.0, behind.on_device(volume)),
                 }
             }
         }
         if let Some(regions) = regions {
-            let plain = |content, place| ContentRun { content: Content::Plain(content), skip: 0, place };
+            let plain = |content, place| self.run(Content::Plain(content), 0, place);
             runs.extend(regions.metadata().map(|place| plain(Plain::FveRegion, place)));
             runs.push(plain(Plain::Noise, behind));
         }
@@ -374,17 +359,16 @@ impl<'a> Batches<'a> {
             Some(_) => Content::Plain(Plain::BootSector),
             None => Content::Section { kind: SectionKind::Boot, offset: 0 },
         };
-        vec![ContentRun { content, skip: 0, place: self.drive.boot_sector() }]
+        vec![self.run(content, 0, self.drive.boot_sector())]
     }
 
     fn table_runs(&self) -> Vec<ContentRun> {
-        // Their places are device offsets already; `cut` adds the volume's start to the others.
         let run = |plain, place| ContentRun { content: Content::Plain(plain), skip: 0, place };
         let backup = self.drive.table_backup().map(|place| run(Plain::TableBackup, place));
         backup.into_iter().chain([run(Plain::TablePrimary, self.drive.table_primary())]).collect()
     }
 
-    fn extents(&self, range: LinearRange) -> impl Iterator<Item = ByteRange> + use<'a> {
+    fn extents(&self, range: LinearRange) -> impl Iterator<Item = VolumeRange> + use<'a> {
         self.drive.extents(range)
     }
 
@@ -392,14 +376,14 @@ impl<'a> Batches<'a> {
     fn cut(&mut self) -> Option<Batch> {
         let run = self.runs.last_mut()?;
         let len = run.place.len.0.min(self.slot_len);
-        let at = run.device_start(self.drive.volume().start.0);
+        let at = run.place.start;
         let content = match &run.content {
             Content::Section { kind, .. } => Content::Section { kind: *kind, offset: run.skip },
             Content::Manifest { .. } => Content::Manifest { offset: run.skip },
             other => other.clone(),
         };
         run.skip += len;
-        run.place = ByteRange { start: ByteOffset(run.place.start.0 + len), len: ByteLen(run.place.len.0 - len) };
+        run.place = DeviceRange::new(at.0 + len, run.place.len.0 - len);
         if run.place.len.0 == 0 {
             self.runs.pop();
         }
@@ -417,8 +401,7 @@ impl<'a> Batches<'a> {
             let start = self.drive.layout().file_place(file).start + offset.0 / cluster;
             for place in self.extents(LinearRange { start, len: Clusters(len as u64 / cluster) }) {
                 let to = from + place.len.0 as usize;
-                let at = ByteOffset(self.drive.volume().start.0 + place.start.0);
-                pieces.push(Piece { range: from..to, at });
+                pieces.push(Piece { range: from..to, at: place.start.on_device(self.drive.volume_start()) });
                 from = to;
             }
         }
@@ -436,8 +419,7 @@ impl Iterator for Batches<'_> {
                     if self.pending_data.is_none() {
                         self.pending_data = self.next_data();
                     }
-                    let volume = self.drive.volume().start.0;
-                    let run_at = self.runs.last().map(|run| run.device_start(volume).0);
+                    let run_at = self.runs.last().map(|run| run.place.start.0);
                     let data_at = self.pending_data.as_ref().map(|b| b.pieces.first().map_or(0, |piece| piece.at.0));
                     match (run_at, data_at) {
                         (Some(run), Some(data)) if run < data => return self.cut(),
@@ -471,7 +453,7 @@ mod tests {
     use crate::account::{Exported, ExportedBlob, ExportedFile, OwnBlocks};
     use crate::azure::dataset::BlobType;
     use crate::catalog::Builder;
-    use crate::units::{FileTime, Stamp};
+    use crate::units::{ByteLen, FileTime, Stamp};
 
     #[test]
     fn blocks_that_end_within_clusters_are_packed_without_gaps() {

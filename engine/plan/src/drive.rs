@@ -9,7 +9,7 @@ use crate::ntfs::build::{
 };
 pub(super) use crate::ntfs::format::file_attribute::{HIDDEN, SYSTEM};
 use crate::tree::DriveTree;
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Extent, FileTime, SectorSize};
+use crate::units::{ByteLen, ClusterSize, DeviceOffset, DeviceRange, Extent, FileTime, SectorSize, VolumeRange};
 
 /// Directory of the hidden files that own BitLocker's regions.
 pub(super) const HIDDEN_DIR: &str = "System Volume Information";
@@ -92,7 +92,7 @@ pub enum DriveError {
     #[error("two things are planned at byte {} of the drive", at.0)]
     Overlap {
         /// Byte of the drive that both claim.
-        at: ByteOffset,
+        at: DeviceOffset,
     },
 }
 
@@ -163,7 +163,7 @@ impl Frame {
     }
 
     /// Range of the volume on the device.
-    pub fn volume(&self) -> ByteRange {
+    pub fn volume(&self) -> DeviceRange {
         self.table.data
     }
 
@@ -205,7 +205,7 @@ pub struct DriveLayout {
     manifest_len_max: ByteLen,
     data_len: ByteLen,
     to_write: ByteLen,
-    uses: Vec<(ByteRange, Use)>,
+    uses: Vec<(DeviceRange, Use)>,
 }
 
 impl DriveLayout {
@@ -227,21 +227,21 @@ impl DriveLayout {
     }
 
     /// Bytes of all batches.
-    fn count(uses: &[(ByteRange, Use)], wipe_free: bool) -> ByteLen {
+    fn count(uses: &[(DeviceRange, Use)], wipe_free: bool) -> ByteLen {
         let written = uses.iter().filter(|(_, what)| wipe_free || !what.is_left());
         ByteLen(written.map(|(range, _)| range.len.0).sum())
     }
 
     /// Purpose of every sector of the drive: ascending, without gaps, from the first sector to the last whole one.
-    pub fn uses(&self) -> &[(ByteRange, Use)] {
+    pub fn uses(&self) -> &[(DeviceRange, Use)] {
         &self.uses
     }
 
     /// Ranges with a purpose of their own, on the device, ascending.
-    fn placed(&self) -> Vec<(ByteRange, Use)> {
-        let volume = self.volume().start.0;
+    fn placed(&self) -> Vec<(DeviceRange, Use)> {
+        let volume = self.volume_start();
         let regions = self.regions();
-        let mut inside: Vec<(ByteRange, Use)> = vec![(self.tail(), Use::Tail)];
+        let mut inside: Vec<(VolumeRange, Use)> = vec![(self.tail(), Use::Tail)];
         if let Some(regions) = regions {
             inside.extend([(regions.front(), Use::Front), (regions.relocated(), Use::Relocated)]);
             inside.extend((1..).zip(regions.metadata()).map(|(i, range)| (range, Use::Metadata(i))));
@@ -252,13 +252,12 @@ impl DriveLayout {
             inside.extend(section.extents.iter().map(|&range| (range, Use::Section(section.kind))));
         }
         let verify = regions.map(|regions| regions.verify().start);
-        let slack = |range: ByteRange| if Some(range.start) == verify { Use::Verify } else { Use::Slack };
+        let slack = |range: VolumeRange| if Some(range.start) == verify { Use::Verify } else { Use::Slack };
         inside.extend(self.hidden_zeros().into_iter().map(|range| (range, slack(range))));
         inside.extend(self.extents(self.layout.data_place()).map(|range| (range, Use::Files)));
         let manifest = self.manifest_place().into_iter().flat_map(|place| self.extents(place));
         inside.extend(manifest.map(|range| (range, Use::Manifest)));
-        let on_device = |(range, what): (ByteRange, Use)| (ByteRange::new(volume + range.start.0, range.len.0), what);
-        let mut all: Vec<_> = inside.into_iter().map(on_device).collect();
+        let mut all: Vec<_> = inside.into_iter().map(|(range, what)| (range.on_device(volume), what)).collect();
         all.push((self.table_primary(), Use::Table));
         all.extend(self.table_backup().map(|range| (range, Use::TableBackup)));
         all.extend(self.table().msr.map(|range| (range, Use::Reserved)));
@@ -271,7 +270,7 @@ impl DriveLayout {
     ///
     /// # Errors
     /// [`DriveError::Overlap`].
-    fn cover(&self) -> Result<Vec<(ByteRange, Use)>, DriveError> {
+    fn cover(&self) -> Result<Vec<(DeviceRange, Use)>, DriveError> {
         let volume = self.volume();
         let sectors = self.table().sectors * self.sector().bytes();
         let mut all = Vec::new();
@@ -281,7 +280,7 @@ impl DriveLayout {
             let cuts = [from, volume.start.0.clamp(from, to), volume.end().0.clamp(from, to), to];
             for (part, what) in cuts.windows(2).zip([Use::Outside, Use::Free, Use::Outside]) {
                 if part[0] < part[1] {
-                    all.push((ByteRange::new(part[0], part[1] - part[0]), what));
+                    all.push((DeviceRange::new(part[0], part[1] - part[0]), what));
                 }
             }
         };
@@ -294,17 +293,17 @@ impl DriveLayout {
             at = range.end().0;
         }
         if at > sectors {
-            return Err(DriveError::Overlap { at: ByteOffset(sectors) });
+            return Err(DriveError::Overlap { at: DeviceOffset(sectors) });
         }
         leave(&mut all, at, sectors);
         Ok(all)
     }
 
     /// Runs of the linear space, in bytes of the volume.
-    pub(super) fn extents(&self, range: LinearRange) -> impl Iterator<Item = ByteRange> + '_ {
+    pub(super) fn extents(&self, range: LinearRange) -> impl Iterator<Item = VolumeRange> + '_ {
         let cluster = self.layout.cluster();
         let runs = self.layout.space().extents(range);
-        runs.map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
+        runs.map(move |Extent { lcn, len }| VolumeRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
     }
 
     /// The batches in the order of writing, for slots of `slot_len` bytes.
@@ -350,20 +349,20 @@ impl DriveLayout {
     }
 
     /// Ranges written last: they are wiped before anything else is written.
-    pub fn last_places(&self) -> Vec<ByteRange> {
+    pub fn last_places(&self) -> Vec<DeviceRange> {
         let last: Batches<'_> = Batches::new(self, 4 << 20, Phase::Last);
-        let place = |batch: Batch| batch.pieces.into_iter().map(|p| ByteRange::new(p.at.0, p.range.len() as u64));
+        let place = |batch: Batch| batch.pieces.into_iter().map(|p| DeviceRange::new(p.at.0, p.range.len() as u64));
         last.flat_map(place).collect()
     }
 
     /// Ranges on the device that stay unwritten unless free space is overwritten, ascending: sectors outside
     /// partitions, and free clusters.
-    pub fn never_written(&self) -> Vec<ByteRange> {
+    pub fn never_written(&self) -> Vec<DeviceRange> {
         self.left().map(|(range, _)| range).collect()
     }
 
     /// The same ranges with their purpose.
-    pub(super) fn left(&self) -> impl Iterator<Item = (ByteRange, Use)> + '_ {
+    pub(super) fn left(&self) -> impl Iterator<Item = (DeviceRange, Use)> + '_ {
         self.uses.iter().copied().filter(|(_, what)| what.is_left())
     }
 
@@ -403,7 +402,7 @@ impl DriveLayout {
     }
 
     /// Range of the volume on the device.
-    pub fn volume(&self) -> ByteRange {
+    pub fn volume(&self) -> DeviceRange {
         self.frame.table.data
     }
 
@@ -439,51 +438,51 @@ impl DriveLayout {
 
     /// Range between the last whole cluster and the copy of the boot sector, in the volume. Empty where clusters are
     /// sectors.
-    pub fn tail(&self) -> ByteRange {
+    pub fn tail(&self) -> VolumeRange {
         let cluster = self.layout.cluster();
         let start = cluster.len_of(self.layout.cluster_count()).0;
-        ByteRange::new(start, self.volume().len.0 - self.sector().bytes() - start)
+        VolumeRange::new(start, self.volume().len.0 - self.sector().bytes() - start)
     }
 
     /// The volume's first sector.
-    pub fn boot_sector(&self) -> ByteRange {
-        ByteRange::new(0, self.sector().bytes())
+    pub fn boot_sector(&self) -> VolumeRange {
+        VolumeRange::new(0, self.sector().bytes())
     }
 
     /// Range between the first sector and the end of the NTFS boot sectors.
-    pub fn behind_boot_sector(&self) -> ByteRange {
+    pub fn behind_boot_sector(&self) -> VolumeRange {
         let sector = self.sector().bytes();
-        ByteRange::new(sector, BOOT_LEN - sector)
+        VolumeRange::new(sector, BOOT_LEN - sector)
     }
 
     /// Parts of the clusters of `$Boot` and the hidden files beyond BitLocker's regions, and the verify region: zeros
     /// once decrypted.
-    pub fn hidden_zeros(&self) -> Vec<ByteRange> {
+    pub fn hidden_zeros(&self) -> Vec<VolumeRange> {
         let zeros = self.regions().into_iter().flat_map(|regions| {
             let verify = regions.verify().start;
             regions.hidden_files().into_iter().map(move |file| {
                 let own = if file.start == verify { 0 } else { file.data_len.0 };
-                ByteRange::new(file.allocated.start.0 + own, file.allocated.len.0 - own)
+                VolumeRange::new(file.allocated.start.0 + own, file.allocated.len.0 - own)
             })
         });
         // `$Boot` owns the whole first cluster; the part after its 8 KiB belongs to no structure of NTFS.
-        let boot = ByteRange::new(BOOT_LEN, self.layout.cluster().bytes().saturating_sub(BOOT_LEN));
+        let boot = VolumeRange::new(BOOT_LEN, self.layout.cluster().bytes().saturating_sub(BOOT_LEN));
         zeros.chain([boot]).filter(|range| range.len.0 > 0).collect()
     }
 
     /// Primary table, on the device.
-    pub fn table_primary(&self) -> ByteRange {
-        ByteRange::new(0, self.frame.table.primary().len() as u64)
+    pub fn table_primary(&self) -> DeviceRange {
+        DeviceRange::new(0, self.frame.table.primary().len() as u64)
     }
 
     /// Backup table, on the device; none with an MBR.
-    pub fn table_backup(&self) -> Option<ByteRange> {
+    pub fn table_backup(&self) -> Option<DeviceRange> {
         let (at, bytes) = self.frame.table.backup()?;
-        Some(ByteRange { start: at, len: ByteLen(bytes.len() as u64) })
+        Some(DeviceRange { start: at, len: ByteLen(bytes.len() as u64) })
     }
 
     /// Device offset of the volume.
-    pub fn volume_start(&self) -> ByteOffset {
+    pub fn volume_start(&self) -> DeviceOffset {
         self.volume().start
     }
 }

@@ -6,7 +6,7 @@ use crate::bitlocker::regions::{HIDDEN_FILE_ATTRIBUTES, HiddenFile, PlaceError, 
 use crate::ntfs::append::{Append, AppendSpec, Hidden, Refusal, free_runs, has_bad_clusters, log_len};
 use crate::ntfs::build::{Children, DirFacts, FileFacts, Times, Tree};
 use crate::ntfs::read::{NtfsError, ReadAt, Volume};
-use crate::units::{ByteLen, ByteRange, Clusters, Extent, FileTime, Lcn, SectorSize};
+use crate::units::{ByteLen, Clusters, Extent, FileTime, Lcn, SectorSize, VolumeRange};
 
 /// Free runs shorter than this between others are encrypted with them: skipping them costs more.
 const GAP_MIN: u64 = 64 << 10;
@@ -81,9 +81,9 @@ impl InPlace {
         let regions = match chosen {
             Some(regions) => regions,
             None => {
-                let free: Vec<ByteRange> = free
+                let free: Vec<VolumeRange> = free
                     .iter()
-                    .map(|run| ByteRange { start: cluster.offset_of(run.lcn), len: cluster.len_of(run.len) })
+                    .map(|run| VolumeRange { start: cluster.offset_of(run.lcn), len: cluster.len_of(run.len) })
                     .collect();
                 Regions::around(partition.len, cluster, partition.sector, &free)?
             }
@@ -109,7 +109,7 @@ impl InPlace {
     }
 
     /// Clusters taken by BitLocker's areas, in bytes of the volume, with their names.
-    pub fn areas(&self) -> impl Iterator<Item = (ByteRange, &'static str)> {
+    pub fn areas(&self) -> impl Iterator<Item = (VolumeRange, &'static str)> {
         let verify = self.regions.verify().start;
         let relocated = self.regions.relocated().start;
         self.regions.hidden_files().into_iter().map(move |file| {
@@ -144,7 +144,7 @@ pub fn sealed_ranges<R: ReadAt>(
     reader: &mut R,
     regions: &Regions,
     all: bool,
-) -> Result<Vec<ByteRange>, NtfsError> {
+) -> Result<Vec<VolumeRange>, NtfsError> {
     let len = regions.volume_len().0;
     let cluster = volume.geometry().cluster;
     let mut used: Vec<(u64, u64)> = Vec::new();
@@ -162,8 +162,8 @@ pub fn sealed_ranges<R: ReadAt>(
         used.push((at, len));
     }
     let front = regions.front();
-    let own: Vec<ByteRange> = std::iter::once(front).chain(regions.mapping().hidden()).collect();
-    let mut out: Vec<ByteRange> = Vec::new();
+    let own: Vec<VolumeRange> = std::iter::once(front).chain(regions.mapping().hidden()).collect();
+    let mut out: Vec<VolumeRange> = Vec::new();
     for (start, end) in used {
         let mut at = start.max(out.last().map_or(0, |last| last.end().0));
         for own in &own {
@@ -171,12 +171,12 @@ pub fn sealed_ranges<R: ReadAt>(
                 continue;
             }
             if own.start.0 > at {
-                out.push(ByteRange::new(at, own.start.0 - at));
+                out.push(VolumeRange::new(at, own.start.0 - at));
             }
             at = own.end().0;
         }
         if at < end {
-            out.push(ByteRange::new(at, end - at));
+            out.push(VolumeRange::new(at, end - at));
         }
     }
     Ok(out)

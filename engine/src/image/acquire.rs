@@ -28,7 +28,7 @@ use crate::report::{Advice, DriveFacts, Kind, Problem, Problems, Setting, Stage}
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::zeros::merged;
 use crate::surroundings::timestamp;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 
 /// Interval between two writes of the map.
 const MAP_EVERY: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ pub struct AcquireRequest {
     /// Number of further passes over bad sectors.
     pub retries: u32,
     /// Bytes of the drive that are not in use and are left out; none to take all.
-    pub unused: Vec<ByteRange>,
+    pub unused: Vec<DeviceRange>,
     /// MD5 of the whole and of each piece, in addition to SHA-256.
     pub md5: bool,
     /// Bytes a second that are read at most.
@@ -76,7 +76,7 @@ pub struct Acquire {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PieceSum {
     /// The bad range: position and length.
-    pub range: ByteRange,
+    pub range: DeviceRange,
     /// MD5 of it.
     pub md5: [u8; 16],
     /// SHA-256 of it.
@@ -103,9 +103,9 @@ pub struct Acquired {
     /// Each 4 MiB.
     pub pieces: Vec<PieceSum>,
     /// Ranges that could not be read: holes of the image.
-    pub unreadable: Vec<ByteRange>,
+    pub unreadable: Vec<DeviceRange>,
     /// Ranges that were not requested: holes of the image.
-    pub left_out: Vec<ByteRange>,
+    pub left_out: Vec<DeviceRange>,
     /// An earlier run had begun it.
     pub is_continued: bool,
     /// The image was read once more for its hashes.
@@ -134,7 +134,7 @@ impl Own {
         let serial = identity.known_serial().map(str::to_owned);
         let head = if serial.is_none() && identity.wwn.is_none() {
             let mut head = vec![0; HEAD_LEN.min(source.geometry().size.0) as usize];
-            source.read_exact_at(&mut head, ByteOffset(0)).ok().map(|()| sha256(&head))
+            source.read_exact_at(&mut head, DeviceOffset(0)).ok().map(|()| sha256(&head))
         } else {
             None
         };
@@ -291,7 +291,7 @@ impl Acquire {
         let rate = RateLimit::new(request.rate, Instant::now());
         let used = rest_of(size, &request.unused);
         let to_read = both(&self.map.of(Status::NonTried), &used);
-        let is_whole = to_read == [ByteRange::new(0, size.0)];
+        let is_whole = to_read == [DeviceRange::new(0, size.0)];
         let hashes = Hashes { sha256: is_whole, md5: is_whole && request.md5, pieces: is_whole };
         let total = ByteLen(to_read.iter().map(|range| range.len.0).sum());
         // What is to come is zeros until it comes, and zeros need not be written.
@@ -359,7 +359,7 @@ impl Acquire {
         };
         let sums = |piece: Hashed| Some(PieceSum { range: piece.range, md5: piece.md5, sha256: piece.sha256? });
         let lost = || Problem::new(Kind::Internal, "the image has no hash");
-        let asked = both(&used, &[ByteRange::new(0, size.0)]);
+        let asked = both(&used, &[DeviceRange::new(0, size.0)]);
         let bad = [Status::NonTrimmed, Status::NonScraped, Status::Bad].map(|status| map.of(status)).concat();
         Ok(Acquired {
             drive: self.facts.clone(),
@@ -386,7 +386,7 @@ impl Acquire {
         let mut rescue = Rescue::new(&self.source, &self.facts.name, context.stop)?;
         let file = image.target().file;
         let mut saved = Instant::now();
-        let mut put = |at: ByteOffset, bytes: &[u8]| {
+        let mut put = |at: DeviceOffset, bytes: &[u8]| {
             *read += bytes.len() as u64;
             // A place that was begun by someone else may hold what is not zero.
             if is_zero(bytes) && !self.is_continued {
@@ -425,7 +425,7 @@ impl Acquire {
             name: &self.target.facts().name,
             workers: context.workers,
             stop: context.stop,
-            ranges: &[ByteRange::new(0, size.0)],
+            ranges: &[DeviceRange::new(0, size.0)],
             cuts: &[],
             hashes: Hashes { sha256: true, md5: self.request.md5, pieces: true },
             tolerant: false,
@@ -458,9 +458,9 @@ impl Acquire {
 type Sums = (Option<[u8; 32]>, Option<[u8; 16]>, Vec<Hashed>);
 
 /// The map with everything of `read` below `durable` finished, but for what failed.
-fn durable_to(map: &Map, read: &[ByteRange], durable: u64, failed: &[ByteRange]) -> Map {
+fn durable_to(map: &Map, read: &[DeviceRange], durable: u64, failed: &[DeviceRange]) -> Map {
     let mut map = map.clone();
-    for range in both(read, &[ByteRange::new(0, durable)]) {
+    for range in both(read, &[DeviceRange::new(0, durable)]) {
         map.set(range, Status::Finished);
     }
     failed.iter().for_each(|range| map.set(*range, Status::NonTrimmed));

@@ -14,7 +14,7 @@ use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
 use crate::stream::zeros::merged;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 use crate::volume::files::Files;
 use crate::volume::find::Opened;
 
@@ -29,11 +29,11 @@ pub struct Compared {
     /// Bytes that were compared.
     pub compared: ByteLen,
     /// Ranges that differ, exact to the byte.
-    pub different: Vec<ByteRange>,
+    pub different: Vec<DeviceRange>,
     /// Bytes that differ.
     pub bytes: u64,
     /// Ranges of the first and of the second that could not be read.
-    pub unreadable: [Vec<ByteRange>; 2],
+    pub unreadable: [Vec<DeviceRange>; 2],
 }
 
 /// A file that differing bytes belong to.
@@ -135,7 +135,7 @@ pub fn run(
 }
 
 /// Adds where the two differ.
-fn differences(at: ByteOffset, one: &[u8], other: &[u8], out: &mut Compared) {
+fn differences(at: DeviceOffset, one: &[u8], other: &[u8], out: &mut Compared) {
     const STEP: usize = 512;
     if one == other {
         return;
@@ -147,26 +147,26 @@ fn differences(at: ByteOffset, one: &[u8], other: &[u8], out: &mut Compared) {
             let is_full = out.different.len() >= RANGES_MAX;
             match out.different.last_mut() {
                 Some(last) if last.end().0 == place || is_full => last.len.0 = place + 1 - last.start.0,
-                _ => out.different.push(ByteRange::new(place, 1)),
+                _ => out.different.push(DeviceRange::new(place, 1)),
             }
         }
     }
 }
 
 /// Compares in small pieces where a large one could not be read.
-fn singly(sides: [&dyn Medium; 2], at: ByteOffset, len: usize, out: &mut Compared) {
+fn singly(sides: [&dyn Medium; 2], at: DeviceOffset, len: usize, out: &mut Compared) {
     const UNIT: usize = 4096;
     let (mut one, mut other) = (vec![0; UNIT], vec![0; UNIT]);
     for start in (0..len).step_by(UNIT) {
         let part = UNIT.min(len - start);
-        let place = ByteOffset(at.0 + start as u64);
+        let place = at + ByteLen(start as u64);
         let read = [
             sides[0].read_exact_at(&mut one[..part], place).is_ok(),
             sides[1].read_exact_at(&mut other[..part], place).is_ok(),
         ];
         for (is_read, unreadable) in read.into_iter().zip(&mut out.unreadable) {
             if !is_read {
-                unreadable.push(ByteRange::new(place.0, part as u64));
+                unreadable.push(DeviceRange::new(place.0, part as u64));
             }
         }
         if read == [true; 2] {
@@ -180,7 +180,7 @@ fn singly(sides: [&dyn Medium; 2], at: ByteOffset, len: usize, out: &mut Compare
 ///
 /// # Errors
 /// When the file system cannot be read.
-pub fn touched(opened: &Opened, different: &[ByteRange]) -> Result<(Vec<Touched>, u64), Problem> {
+pub fn touched(opened: &Opened, different: &[DeviceRange]) -> Result<(Vec<Touched>, u64), Problem> {
     let files = Files::read(opened)?;
     let cluster = files.volume.geometry().cluster;
     let mut out: Vec<Touched> = Vec::new();
@@ -198,7 +198,7 @@ pub fn touched(opened: &Opened, different: &[ByteRange]) -> Result<(Vec<Touched>
             let Ok(stored) = opened.stored(at, len) else { continue };
             let mut offset = run.offset;
             for part in stored {
-                let place = ByteRange { start: part.at, len: ByteLen(part.len) };
+                let place = DeviceRange { start: part.at, len: ByteLen(part.len) };
                 for range in super::ranges::both(&[place], near(different, place)) {
                     let first = offset + (range.start.0 - place.start.0);
                     let one = one.get_or_insert_with(|| Touched { path: String::new(), bytes: 0, first });
@@ -223,7 +223,7 @@ pub fn touched(opened: &Opened, different: &[ByteRange]) -> Result<(Vec<Touched>
 }
 
 /// Those of `different` (ascending, apart) that may overlap `place`.
-fn near(different: &[ByteRange], place: ByteRange) -> &[ByteRange] {
+fn near(different: &[DeviceRange], place: DeviceRange) -> &[DeviceRange] {
     let first = different.partition_point(|range| range.end() <= place.start);
     let last = different.partition_point(|range| range.start < place.end());
     &different[first..last.max(first)]
@@ -239,15 +239,15 @@ mod tests {
     fn every_byte_that_differs_is_found_also_beside_bad_places() {
         let (len, slot) = (ByteLen(9 << 20), SLOT_LEN as u64);
         let disks = [SimDisk::new(len, SectorSize::S512, 1), SimDisk::new(ByteLen(len.0 + 512), SectorSize::S512, 2)];
-        disks[0].plant(ByteOffset(slot - 1), b"ab");
-        disks[1].plant(ByteOffset(slot - 1), b"xy");
-        disks[1].plant(ByteOffset(len.0 - 1), b"z");
-        disks[0].set_faults(Faults { read_errors: vec![ByteRange::new(slot + 9000, 512)], ..Faults::default() });
+        disks[0].plant(DeviceOffset(slot - 1), b"ab");
+        disks[1].plant(DeviceOffset(slot - 1), b"xy");
+        disks[1].plant(DeviceOffset(len.0 - 1), b"z");
+        disks[0].set_faults(Faults { read_errors: vec![DeviceRange::new(slot + 9000, 512)], ..Faults::default() });
         let workers = Workers::start(1).expect("threads");
         let out = run([&disks[0], &disks[1]], ["a", "b"], &workers, &Stop::new(), &mut |_| ()).expect("compared");
-        assert_eq!(out.different, [ByteRange::new(slot - 1, 2), ByteRange::new(len.0 - 1, 1)]);
+        assert_eq!(out.different, [DeviceRange::new(slot - 1, 2), DeviceRange::new(len.0 - 1, 1)]);
         assert_eq!((out.bytes, out.common), (3, len));
-        assert_eq!(out.unreadable, [vec![ByteRange::new(slot + 8192, 4096)], vec![]]);
+        assert_eq!(out.unreadable, [vec![DeviceRange::new(slot + 8192, 4096)], vec![]]);
         assert_eq!(out.compared.0, len.0 - 4096);
     }
 }

@@ -21,7 +21,7 @@ use crate::report::{Advice, DriveFacts, Event, Kind, Problem, Problems, Setting,
 use crate::stream::workers::Workers;
 use crate::stream::zeros::merged;
 use crate::surroundings::timestamp;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, VolumeOffset, VolumeRange};
 use crate::verify::logs::Logs;
 
 /// Bytes overwritten from a mark of BitLocker on: a metadata region, as Windows makes it.
@@ -80,13 +80,13 @@ pub struct Erase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeBefore {
     /// Position.
-    pub range: ByteRange,
+    pub range: DeviceRange,
     /// File system or container by its signature; `None` where nothing was recognised.
     pub format: Option<&'static str>,
     /// Of a BitLocker volume whose metadata could be read: its identifier, protectors, whether all of it is encrypted.
     pub bitlocker: Option<BitLockerBefore>,
     /// Places that its keys hang on, or that lead to them.
-    places: Vec<(ByteRange, Place)>,
+    places: Vec<(DeviceRange, Place)>,
 }
 
 impl VolumeBefore {
@@ -154,7 +154,7 @@ pub struct Erased {
     /// Whether the journal knew it, and a copy log confirmed it.
     pub confirmed: Option<bool>,
     /// Places overwritten for the keys' sake.
-    pub places: Vec<(ByteRange, Place)>,
+    pub places: Vec<(DeviceRange, Place)>,
     /// Bytes searched for marks of BitLocker; `None` where no search was asked for.
     pub searched: Option<ByteLen>,
     /// Bytes given back to the device.
@@ -164,11 +164,11 @@ pub struct Erased {
     /// Bytes read back, and found zero where they had to be.
     pub read_back: ByteLen,
     /// Ranges that could not be overwritten.
-    pub unwritten: Vec<ByteRange>,
+    pub unwritten: Vec<DeviceRange>,
     /// Ranges that could not be read during the search or the read-back.
-    pub unreadable: Vec<ByteRange>,
+    pub unreadable: Vec<DeviceRange>,
     /// Ranges that were not zero in the read-back.
-    pub different: Vec<ByteRange>,
+    pub different: Vec<DeviceRange>,
     /// Contents recognised by signature after the erasure.
     pub after: Option<String>,
     /// A reader of BitLocker still finds a volume.
@@ -320,12 +320,12 @@ fn same_file(one: &Path, other: &Path) -> bool {
 fn volumes(device: &Device) -> std::io::Result<Vec<VolumeBefore>> {
     let geometry = device.geometry();
     let contents = signature::scan(device)?;
-    let mut ranges: Vec<(ByteRange, Option<&'static str>)> =
+    let mut ranges: Vec<(DeviceRange, Option<&'static str>)> =
         contents.volumes.iter().map(|volume| (volume.range, volume.format)).collect();
     // Tables that only we can use: other sectors, a copy that is not where it should be.
     let table = gpt::read(geometry.size, geometry.sector, |at, into| device.read_exact_at(into, at))?;
     for entry in &table.partitions {
-        let there = ByteRange { start: entry.range.start, len: entry.there };
+        let there = DeviceRange { start: entry.range.start, len: entry.there };
         if there.len.0 > 0 && !ranges.iter().any(|(range, _)| range.start == there.start) {
             ranges.push((there, None));
         }
@@ -333,21 +333,21 @@ fn volumes(device: &Device) -> std::io::Result<Vec<VolumeBefore>> {
     Ok(ranges.into_iter().map(|(range, format)| volume(device, range, format)).collect())
 }
 
-fn volume(device: &Device, range: ByteRange, format: Option<&'static str>) -> VolumeBefore {
+fn volume(device: &Device, range: DeviceRange, format: Option<&'static str>) -> VolumeBefore {
     let mut before = VolumeBefore { range, format, bitlocker: None, places: Vec::new() };
-    let mut reader = |at: ByteOffset, into: &mut [u8]| -> std::io::Result<()> {
+    let mut reader = |at: VolumeOffset, into: &mut [u8]| -> std::io::Result<()> {
         let end = at.0.checked_add(into.len() as u64).filter(|end| *end <= range.len.0);
         end.ok_or(std::io::ErrorKind::UnexpectedEof)?;
-        device.read_exact_at(into, ByteOffset(range.start.0 + at.0))
+        device.read_exact_at(into, at.on_device(range.start))
     };
-    let mut add = |at: ByteOffset, len: u64, what: Place| {
+    let mut add = |at: VolumeOffset, len: u64, what: Place| {
         if at.0 > 0 && at.0 < range.len.0 {
             let len = len.min(range.len.0 - at.0);
-            before.places.push((ByteRange::new(range.start.0 + at.0, len), what));
+            before.places.push((VolumeRange::new(at.0, len).on_device(range.start), what));
         }
     };
     let mut first = vec![0; read::RECOGNISE_LEN.min(range.len.0 as usize)];
-    if reader(ByteOffset(0), &mut first).is_ok()
+    if reader(VolumeOffset(0), &mut first).is_ok()
         && let Ok(Some(boot)) = read::Boot::recognise(&first)
     {
         boot.regions.iter().for_each(|at| add(*at, REGION, Place::Region));
@@ -544,7 +544,7 @@ impl<'a> Erasure<'a> {
         self.erased.unreadable.extend(seen.unreadable);
         if !marks.is_empty() {
             context.stage(Stage::Wiping);
-            let found = marks.iter().map(|at| ByteRange::new(at.0, REGION));
+            let found = marks.iter().map(|at| DeviceRange::new(at.0, REGION));
             self.erased.places.extend(found.map(|range| (clipped(range, size), Place::Found)));
             self.wipe()?;
         }
@@ -572,10 +572,10 @@ impl<'a> Erasure<'a> {
                 return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name));
             }
             let len = DISCARD_PIECE.min(size.0 - at);
-            let taken = self.device.discard(ByteRange::new(at, len)).map_err(|error| {
+            let taken = self.device.discard(DeviceRange::new(at, len)).map_err(|error| {
                 Problem::new(Kind::Drive, format!("does not take its sectors back: {error}"))
                     .drive(name)
-                    .at(ByteOffset(at))
+                    .at(DeviceOffset(at))
                     .advice(Advice::from("use ") + Setting::Overwrite)
             })?;
             if !taken {
@@ -596,7 +596,7 @@ impl<'a> Erasure<'a> {
     fn overwrite(&mut self) -> Result<(), Problem> {
         let (context, size) = (self.context, self.size());
         context.stage(Stage::FreeSpace);
-        let whole = [ByteRange::new(0, size.0)];
+        let whole = [DeviceRange::new(0, size.0)];
         let progress = &mut |done| context.progress(done, size);
         let unwritten = lane::zero(self.device, self.name(), &whole, context.stop, progress)?;
         let lost: u64 = unwritten.iter().map(|range| range.len.0).sum();
@@ -612,7 +612,7 @@ impl<'a> Erasure<'a> {
         self.empty_cache()?;
         let Methods { discard, overwrite, .. } = self.erase.methods;
         let places = if discard || overwrite {
-            vec![ByteRange::new(0, self.size().0)]
+            vec![DeviceRange::new(0, self.size().0)]
         } else {
             merged(self.erased.places.iter().map(|(range, _)| *range).collect())
         };
@@ -632,18 +632,17 @@ impl<'a> Erasure<'a> {
 }
 
 /// Whole 4096-byte units around a range, as far as they are on the drive.
-fn clipped(range: ByteRange, size: ByteLen) -> ByteRange {
+fn clipped(range: DeviceRange, size: ByteLen) -> DeviceRange {
     const UNIT: u64 = 4096;
     let start = range.start.0 / UNIT * UNIT;
     let end = range.end().0.next_multiple_of(UNIT).min(size.0);
-    ByteRange::new(start, end.saturating_sub(start))
+    DeviceRange::new(start, end.saturating_sub(start))
 }
 
 /// Whether a BitLocker reader still finds the volume: by its first sector, or by any region where one was.
 fn still_opens(device: &Device, volume: &VolumeBefore) -> bool {
-    let mut reader =
-        |at: ByteOffset, into: &mut [u8]| device.read_exact_at(into, ByteOffset(volume.range.start.0 + at.0));
-    let has_mark = |at: ByteOffset| {
+    let mut reader = |at: VolumeOffset, into: &mut [u8]| device.read_exact_at(into, at.on_device(volume.range.start));
+    let has_mark = |at: DeviceOffset| {
         let mut first = [0; 512];
         // What cannot be read now may be read another day.
         device.read_exact_at(&mut first, at).is_err() || MARKS.iter().any(|mark| first.starts_with(mark))
@@ -701,7 +700,7 @@ mod tests {
         assert_eq!(level(&erased(Methods { overwrite: false, ..all })), Level::Discarded);
         let keys = Methods { discard: false, overwrite: false, ..all };
         assert_eq!(level(&erased(keys)), Level::CryptographicErase);
-        let bad = vec![ByteRange::new(0, 512)];
+        let bad = vec![DeviceRange::new(0, 512)];
         for methods in [all, Methods { overwrite: false, ..all }, keys] {
             let good = erased(methods);
             for failed in [

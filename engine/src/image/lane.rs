@@ -13,7 +13,7 @@ use crate::report::{Kind, PROGRESS_INTERVAL, Problem, Stop};
 use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
 use crate::stream::failures::Failures;
 use crate::stream::zeros::{self, OnError};
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 
 /// The drive is flushed as often, so that what is durable is known.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ const SLOTS: usize = 16;
 pub(super) struct Piece {
     pub slot: Slot,
     pub len: usize,
-    pub at: ByteOffset,
+    pub at: DeviceOffset,
     /// Woken when the slot is free again.
     pub waker: Option<Waker>,
 }
@@ -92,7 +92,7 @@ impl Lane {
     ///
     /// # Errors
     /// Error of the drive.
-    pub fn put(&mut self, places: &[(ByteOffset, &[u8])]) -> Result<(), Problem> {
+    pub fn put(&mut self, places: &[(DeviceOffset, &[u8])]) -> Result<(), Problem> {
         for (at, bytes) in places {
             self.io.put(*at, bytes, &|_| ())?;
         }
@@ -178,10 +178,10 @@ impl Transfer for Writing<'_> {
 pub(super) fn zero(
     device: &Device,
     name: &str,
-    ranges: &[ByteRange],
+    ranges: &[DeviceRange],
     stop: &Stop,
     progress: &mut dyn FnMut(ByteLen),
-) -> Result<Vec<ByteRange>, Problem> {
+) -> Result<Vec<DeviceRange>, Problem> {
     let pool = Pool::whole(SLOTS, SLOT_LEN)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")).drive(name))?;
     let mut io = block_io(device, name, &pool).until(stop);

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::units::{ByteLen, ByteRange};
+use crate::units::{ByteLen, DeviceRange};
 
 /// State of a range in the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map {
     /// Ascending, without gaps, neighbours of different status.
-    blocks: Vec<(ByteRange, Status)>,
+    blocks: Vec<(DeviceRange, Status)>,
 }
 
 /// A line that is no map's: its number from 1, and why.
@@ -53,7 +53,7 @@ pub struct BadLine {
 impl Map {
     /// Nothing tried.
     pub fn new(size: ByteLen) -> Self {
-        Self { blocks: vec![(ByteRange::new(0, size.0), Status::NonTried)] }
+        Self { blocks: vec![(DeviceRange::new(0, size.0), Status::NonTried)] }
     }
 
     /// Reads a map of a drive of `size` bytes; one that ends earlier or later is cut, or goes on as not tried.
@@ -95,7 +95,7 @@ impl Map {
             }
             end = start + len;
             let within = end.min(size.0).saturating_sub(start);
-            map.set(ByteRange::new(start, within), *status);
+            map.set(DeviceRange::new(start, within), *status);
         }
         if !has_head {
             return Err(BadLine { line: 0, what: "holds no line of a map".into() });
@@ -104,29 +104,29 @@ impl Map {
     }
 
     /// Marks a place.
-    pub fn set(&mut self, range: ByteRange, status: Status) {
+    pub fn set(&mut self, range: DeviceRange, status: Status) {
         if range.len.0 == 0 {
             return;
         }
         // Most of a map is one block that grows, so few are moved.
         let first = self.blocks.partition_point(|(block, _)| block.end() <= range.start);
         let last = self.blocks.partition_point(|(block, _)| block.start < range.end());
-        let mut new: Vec<(ByteRange, Status)> = Vec::new();
+        let mut new: Vec<(DeviceRange, Status)> = Vec::new();
         for (block, old) in &self.blocks[first..last] {
             let before = range.start.0.saturating_sub(block.start.0);
             if before > 0 {
-                new.push((ByteRange::new(block.start.0, before), *old));
+                new.push((DeviceRange::new(block.start.0, before), *old));
             }
         }
         new.push((range, status));
         for (block, old) in &self.blocks[first..last] {
             let behind = block.end().0.saturating_sub(range.end().0);
             if behind > 0 {
-                new.push((ByteRange::new(range.end().0, behind), *old));
+                new.push((DeviceRange::new(range.end().0, behind), *old));
             }
         }
         let (from, to) = (first.saturating_sub(1), (last + 1).min(self.blocks.len()));
-        let mut joined: Vec<(ByteRange, Status)> = Vec::new();
+        let mut joined: Vec<(DeviceRange, Status)> = Vec::new();
         for (block, status) in self.blocks[from..first].iter().chain(&new).chain(&self.blocks[last..to]) {
             match joined.last_mut() {
                 Some((before, same)) if same == status && before.end() == block.start => before.len.0 += block.len.0,
@@ -137,7 +137,7 @@ impl Map {
     }
 
     /// Places of this status, ascending.
-    pub fn of(&self, wanted: Status) -> Vec<ByteRange> {
+    pub fn of(&self, wanted: Status) -> Vec<DeviceRange> {
         let of_it = self.blocks.iter().filter(|(_, status)| *status == wanted);
         of_it.map(|(range, _)| *range).collect()
     }
@@ -190,13 +190,13 @@ mod tests {
     #[test]
     fn what_ddrescue_writes_is_read() {
         let map = Map::parse(DDRESCUE, ByteLen(0x20000)).expect("a map");
-        assert_eq!(map.of(Status::Bad), [ByteRange::new(0x10000, 0x200)]);
+        assert_eq!(map.of(Status::Bad), [DeviceRange::new(0x10000, 0x200)]);
         assert_eq!(map.len_of(Status::Finished), ByteLen(0x1FE00));
         // A longer drive goes on as not tried, a shorter one is cut.
         let longer = Map::parse(DDRESCUE, ByteLen(0x30000)).expect("a map");
-        assert_eq!(longer.of(Status::NonTried), [ByteRange::new(0x20000, 0x10000)]);
+        assert_eq!(longer.of(Status::NonTried), [DeviceRange::new(0x20000, 0x10000)]);
         let shorter = Map::parse(DDRESCUE, ByteLen(0x10100)).expect("a map");
-        assert_eq!(shorter.of(Status::Bad), [ByteRange::new(0x10000, 0x100)]);
+        assert_eq!(shorter.of(Status::Bad), [DeviceRange::new(0x10000, 0x100)]);
         assert_eq!(Map::parse(&map.text(&["a note".into()]), ByteLen(0x20000)), Ok(map));
     }
 
@@ -221,17 +221,17 @@ mod tests {
     #[test]
     fn marks_split_and_join() {
         let mut map = Map::new(ByteLen(1000));
-        map.set(ByteRange::new(100, 100), Status::Finished);
-        map.set(ByteRange::new(300, 100), Status::Finished);
-        map.set(ByteRange::new(150, 200), Status::Bad);
-        assert_eq!(map.of(Status::Finished), [ByteRange::new(100, 50), ByteRange::new(350, 50)]);
-        map.set(ByteRange::new(150, 200), Status::Finished);
-        assert_eq!(map.of(Status::Finished), [ByteRange::new(100, 300)]);
-        map.set(ByteRange::new(0, 1000), Status::NonTrimmed);
-        assert_eq!(map.blocks, [(ByteRange::new(0, 1000), Status::NonTrimmed)]);
-        map.set(ByteRange::new(500, 0), Status::Bad);
-        map.set(ByteRange::new(0, 1), Status::Bad);
-        map.set(ByteRange::new(999, 1), Status::Bad);
+        map.set(DeviceRange::new(100, 100), Status::Finished);
+        map.set(DeviceRange::new(300, 100), Status::Finished);
+        map.set(DeviceRange::new(150, 200), Status::Bad);
+        assert_eq!(map.of(Status::Finished), [DeviceRange::new(100, 50), DeviceRange::new(350, 50)]);
+        map.set(DeviceRange::new(150, 200), Status::Finished);
+        assert_eq!(map.of(Status::Finished), [DeviceRange::new(100, 300)]);
+        map.set(DeviceRange::new(0, 1000), Status::NonTrimmed);
+        assert_eq!(map.blocks, [(DeviceRange::new(0, 1000), Status::NonTrimmed)]);
+        map.set(DeviceRange::new(500, 0), Status::Bad);
+        map.set(DeviceRange::new(0, 1), Status::Bad);
+        map.set(DeviceRange::new(999, 1), Status::Bad);
         assert_eq!(map.blocks.len(), 3);
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, DeviceOffset};
 
 /// Bytes that are kept of each end: partition tables, and the front that is written last.
 const END: usize = 1 << 20;
@@ -87,7 +87,7 @@ impl Packed {
     ///
     /// # Errors
     /// These bytes are in the middle.
-    pub fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()> {
+    pub fn read_exact_at(&self, into: &mut [u8], at: DeviceOffset) -> io::Result<()> {
         let tail_at = self.len - self.tail.len() as u64;
         let part = |bytes: &[u8], from: u64| {
             let start = usize::try_from(at.0.checked_sub(from)?).ok()?;
@@ -217,10 +217,10 @@ mod tests {
             assert!(whole == content, "{name}");
             for at in [0, 4096, content.len() - 4096] {
                 let mut part = vec![0; 4096];
-                image.read_exact_at(&mut part, ByteOffset(at as u64)).expect("an end");
+                image.read_exact_at(&mut part, DeviceOffset(at as u64)).expect("an end");
                 assert_eq!(part, content[at..at + 4096], "{name} at {at}");
             }
-            assert!(image.read_exact_at(&mut [0; 512], ByteOffset(2 << 20)).is_err());
+            assert!(image.read_exact_at(&mut [0; 512], DeviceOffset(2 << 20)).is_err());
             // A byte of its end, or the end itself, is missing or another.
             let mut damaged = std::fs::read(&path).expect("packed");
             let last = damaged.len() - 6;

@@ -25,7 +25,7 @@ use crate::stream::rate_limit::RateLimit;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, How, Span, Workers};
 use crate::stream::zeros::merged;
-use crate::units::{ByteOffset, ByteRange};
+use crate::units::{DeviceOffset, DeviceRange};
 
 /// Slots of the pipeline, 160 MiB: those being filled, two groups of lanes at the workers, one for each stage, and the
 /// writes that a drive has in flight.
@@ -54,7 +54,7 @@ pub(super) struct Hashes {
 /// A piece as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hashed {
-    pub range: ByteRange,
+    pub range: DeviceRange,
     pub md5: [u8; 16],
     pub sha256: Option<[u8; 32]>,
 }
@@ -64,7 +64,7 @@ pub(super) struct To<'a> {
     pub device: &'a Device,
     pub name: &'a str,
     /// Whether it takes the piece.
-    pub takes: &'a (dyn Fn(ByteRange) -> bool + Sync),
+    pub takes: &'a (dyn Fn(DeviceRange) -> bool + Sync),
     /// Its old contents read as zeros, so zeros need not be written.
     pub sparse: bool,
 }
@@ -78,7 +78,7 @@ pub(super) struct Carried {
     pub sha256: Option<[u8; 32]>,
     pub md5: Option<[u8; 16]>,
     /// Pieces that could not be read as a whole.
-    pub failed: Vec<ByteRange>,
+    pub failed: Vec<DeviceRange>,
     /// Result of each drive.
     pub lanes: Vec<Result<(), Problem>>,
 }
@@ -90,7 +90,7 @@ pub(super) struct Pipeline<'a> {
     pub workers: &'a Workers,
     pub stop: &'a Stop,
     /// Ranges to read: ascending, disjoint, whole sectors.
-    pub ranges: &'a [ByteRange],
+    pub ranges: &'a [DeviceRange],
     /// Bytes where pieces end, in addition to every 4 MiB. Ascending.
     pub cuts: &'a [u64],
     pub hashes: Hashes,
@@ -102,7 +102,7 @@ pub(super) struct Pipeline<'a> {
 
 /// A piece on its way.
 struct PieceInFlight {
-    at: ByteOffset,
+    at: DeviceOffset,
     bytes: Option<Held>,
     md5: [u8; 16],
     sha256: Option<[u8; 32]>,
@@ -115,7 +115,7 @@ pub(super) struct Far<'a> {
     /// One of each lane.
     pub counters: &'a [Counters],
     /// Pieces that could not be read.
-    pub failed: &'a [ByteRange],
+    pub failed: &'a [DeviceRange],
 }
 
 /// Hears of it.
@@ -232,11 +232,11 @@ impl Pipeline<'_> {
 
     /// Unpacks all pieces in a thread of its own.
     fn read_packed(&self, packed: &Packed, pool: &Pool, arrive: &mut Arrive<'_>) -> Result<(), Problem> {
-        let failed = |error: &std::io::Error, at: ByteOffset| {
+        let failed = |error: &std::io::Error, at: DeviceOffset| {
             Problem::new(Kind::Source, format!("cannot be unpacked: {error}")).at(at)
         };
-        let mut reader = packed.reader().map_err(|error| failed(&error, ByteOffset(0)))?;
-        let (sender, unpacked) = bounded::<(ByteRange, std::io::Result<Slot>)>(UNPACKED);
+        let mut reader = packed.reader().map_err(|error| failed(&error, DeviceOffset(0)))?;
+        let (sender, unpacked) = bounded::<(DeviceRange, std::io::Result<Slot>)>(UNPACKED);
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for range in pieces(self.ranges, self.cuts) {
@@ -277,11 +277,11 @@ fn pools(lanes: usize) -> std::io::Result<Vec<Pool>> {
 }
 
 struct Arrival {
-    at: ByteOffset,
+    at: DeviceOffset,
     bytes: Option<Held>,
     md5: [u8; 16],
     sha256: Option<[u8; 32]>,
-    range: Result<(), ByteRange>,
+    range: Result<(), DeviceRange>,
 }
 
 impl From<Arrival> for PieceInFlight {
@@ -312,7 +312,7 @@ struct Intake<'a, 'p> {
     /// Number of the piece that goes next.
     next: u64,
     read: u64,
-    failed: Vec<ByteRange>,
+    failed: Vec<DeviceRange>,
     counters: &'a [Counters],
     progress: &'a mut Progress<'p>,
 }
@@ -348,7 +348,7 @@ impl Intake<'_, '_> {
 }
 
 /// Ranges cut where a slot's worth is full, at multiples of that, and at `cuts` (ascending).
-pub(super) fn pieces<'a>(ranges: &'a [ByteRange], cuts: &'a [u64]) -> impl Iterator<Item = ByteRange> + 'a {
+pub(super) fn pieces<'a>(ranges: &'a [DeviceRange], cuts: &'a [u64]) -> impl Iterator<Item = DeviceRange> + 'a {
     ranges.iter().flat_map(move |range| {
         let mut at = range.start.0;
         std::iter::from_fn(move || {
@@ -359,7 +359,7 @@ pub(super) fn pieces<'a>(ranges: &'a [ByteRange], cuts: &'a [u64]) -> impl Itera
             let full = (at / SLOT_LEN as u64 + 1) * SLOT_LEN as u64;
             let cut = cuts.get(cuts.partition_point(|cut| *cut <= at)).copied().unwrap_or(u64::MAX);
             let to = end.min(full).min(cut);
-            let piece = ByteRange::new(at, to - at);
+            let piece = DeviceRange::new(at, to - at);
             at = to;
             Some(piece)
         })
@@ -421,7 +421,7 @@ fn spread(items: &Receiver<PieceInFlight>, to: &[To<'_>], exits: Vec<Exit<'_>>) 
     let mut pieces = Vec::new();
     for PieceInFlight { at, bytes, md5, sha256 } in items {
         let Some(bytes) = bytes else { continue };
-        let range = ByteRange::new(at.0, bytes.len() as u64);
+        let range = DeviceRange::new(at.0, bytes.len() as u64);
         pieces.push(Hashed { range, md5, sha256 });
         let zero = to.iter().any(|one| one.sparse) && is_zero(&bytes);
         let takers: Vec<usize> = (0..to.len()).filter(|i| !(to[*i].sparse && zero) && (to[*i].takes)(range)).collect();
@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn pieces_end_at_slots_and_cuts() {
         let slot = SLOT_LEN as u64;
-        let ranges = [ByteRange::new(0, slot + 512), ByteRange::new(2 * slot - 512, 1024)];
+        let ranges = [DeviceRange::new(0, slot + 512), DeviceRange::new(2 * slot - 512, 1024)];
         let cut: Vec<_> = pieces(&ranges, &[1 << 20, slot, slot + 100]).map(|p| (p.start.0, p.len.0)).collect();
         let mib = 1 << 20;
         let wanted =

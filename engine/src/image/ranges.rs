@@ -10,7 +10,7 @@ use crate::ntfs::append::free_runs;
 use crate::ntfs::read::LogState;
 use crate::report::{Advice, Kind, Problem, Setting};
 use crate::stream::zeros::merged;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 use crate::volume::files;
 use crate::volume::find::{Found, Inside, Opened, View};
 
@@ -24,7 +24,7 @@ const ENDS: u64 = 1 << 20;
 ///
 /// # Errors
 /// A volume whose bitmap cannot be trusted: not closed, not NTFS, damaged.
-pub fn unused(opened: &Opened) -> Result<Vec<ByteRange>, Problem> {
+pub fn unused(opened: &Opened) -> Result<Vec<DeviceRange>, Problem> {
     let refused = |what: &str| {
         let problem = Problem::new(Kind::Refused, what).drive(&opened.found.drive.name);
         problem.advice(Advice::from("leave ") + Setting::OnlyUsed + " away: then all sectors are taken as they are")
@@ -48,7 +48,7 @@ pub fn unused(opened: &Opened) -> Result<Vec<ByteRange>, Problem> {
         if len.0 >= RUN_MIN
             && let Ok(stored) = opened.stored(at, len)
         {
-            out.extend(stored.into_iter().map(|part| ByteRange { start: part.at, len: ByteLen(part.len) }));
+            out.extend(stored.into_iter().map(|part| DeviceRange { start: part.at, len: ByteLen(part.len) }));
         }
     }
     Ok(merged(out))
@@ -59,7 +59,7 @@ pub fn unused(opened: &Opened) -> Result<Vec<ByteRange>, Problem> {
 ///
 /// # Errors
 /// Error of the file system.
-pub fn never_written(found: &Found, file: &File) -> io::Result<Vec<ByteRange>> {
+pub fn never_written(found: &Found, file: &File) -> io::Result<Vec<DeviceRange>> {
     let Inside::BitLocker(volume) = &found.inside else { return Ok(Vec::new()) };
     if volume.state() != State::Encrypted {
         return Ok(Vec::new());
@@ -67,13 +67,13 @@ pub fn never_written(found: &Found, file: &File) -> io::Result<Vec<ByteRange>> {
     let (from, to) = (found.volume.start.0 + ENDS, found.volume.end().0.saturating_sub(ENDS));
     let inside = holes(file, found.drive.size)?.into_iter().filter_map(|hole| {
         let (start, end) = (hole.start.0.max(from).next_multiple_of(4096), hole.end().0.min(to) / 4096 * 4096);
-        (end >= start.saturating_add(RUN_MIN)).then(|| ByteRange::new(start, end - start))
+        (end >= start.saturating_add(RUN_MIN)).then(|| DeviceRange::new(start, end - start))
     });
     Ok(inside.collect())
 }
 
 /// Holes of a file; none where its file system does not report them.
-fn holes(file: &File, size: ByteLen) -> io::Result<Vec<ByteRange>> {
+fn holes(file: &File, size: ByteLen) -> io::Result<Vec<DeviceRange>> {
     let mut out = Vec::new();
     let mut at = 0;
     while at < size.0 {
@@ -84,7 +84,7 @@ fn holes(file: &File, size: ByteLen) -> io::Result<Vec<ByteRange>> {
             Err(error) => return Err(error.into()),
         };
         if data > at {
-            out.push(ByteRange::new(at, data - at));
+            out.push(DeviceRange::new(at, data - at));
         }
         if data >= size.0 {
             break;
@@ -95,12 +95,12 @@ fn holes(file: &File, size: ByteLen) -> io::Result<Vec<ByteRange>> {
 }
 
 /// All of a drive but `unused` (ascending, apart).
-pub(super) fn rest_of(size: ByteLen, unused: &[ByteRange]) -> Vec<ByteRange> {
+pub(super) fn rest_of(size: ByteLen, unused: &[DeviceRange]) -> Vec<DeviceRange> {
     let mut out = Vec::new();
-    let mut at = ByteOffset(0);
-    for range in unused.iter().chain([&ByteRange::new(size.0, 0)]) {
+    let mut at = DeviceOffset(0);
+    for range in unused.iter().chain([&DeviceRange::new(size.0, 0)]) {
         if range.start > at {
-            out.push(ByteRange::new(at.0, range.start.0 - at.0));
+            out.push(DeviceRange::new(at.0, range.start.0 - at.0));
         }
         at = at.max(range.end());
     }
@@ -108,13 +108,13 @@ pub(super) fn rest_of(size: ByteLen, unused: &[ByteRange]) -> Vec<ByteRange> {
 }
 
 /// Intersection of two lists of ranges, each ascending and without overlap.
-pub(super) fn both(one: &[ByteRange], other: &[ByteRange]) -> Vec<ByteRange> {
+pub(super) fn both(one: &[DeviceRange], other: &[DeviceRange]) -> Vec<DeviceRange> {
     let (mut i, mut j) = (0, 0);
     let mut out = Vec::new();
     while let (Some(a), Some(b)) = (one.get(i), other.get(j)) {
         let (start, end) = (a.start.max(b.start), a.end().min(b.end()));
         if start < end {
-            out.push(ByteRange::new(start.0, end.0 - start.0));
+            out.push(DeviceRange::new(start.0, end.0 - start.0));
         }
         if a.end() <= b.end() { i += 1 } else { j += 1 }
     }
@@ -127,12 +127,12 @@ mod tests {
 
     #[test]
     fn what_is_left_and_what_is_common() {
-        let unused = [ByteRange::new(0, 10), ByteRange::new(50, 50)];
+        let unused = [DeviceRange::new(0, 10), DeviceRange::new(50, 50)];
         let rest = rest_of(ByteLen(120), &unused);
-        assert_eq!(rest, [ByteRange::new(10, 40), ByteRange::new(100, 20)]);
-        assert_eq!(rest_of(ByteLen(100), &[]), [ByteRange::new(0, 100)]);
-        assert_eq!(rest_of(ByteLen(100), &[ByteRange::new(0, 100)]), []);
-        let other = [ByteRange::new(0, 20), ByteRange::new(30, 75)];
-        assert_eq!(both(&rest, &other), [ByteRange::new(10, 10), ByteRange::new(30, 20), ByteRange::new(100, 5)]);
+        assert_eq!(rest, [DeviceRange::new(10, 40), DeviceRange::new(100, 20)]);
+        assert_eq!(rest_of(ByteLen(100), &[]), [DeviceRange::new(0, 100)]);
+        assert_eq!(rest_of(ByteLen(100), &[DeviceRange::new(0, 100)]), []);
+        let other = [DeviceRange::new(0, 20), DeviceRange::new(30, 75)];
+        assert_eq!(both(&rest, &other), [DeviceRange::new(10, 10), DeviceRange::new(30, 20), DeviceRange::new(100, 5)]);
     }
 }

@@ -12,7 +12,7 @@ use crate::image::lane::block_io;
 use crate::image::target::Target;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{Advice, Command, Kind, Problem};
-use crate::units::ByteOffset;
+use crate::units::VolumeOffset;
 use crate::verify::judge::Damaged;
 use crate::verify::work::runs;
 use crate::volume::files::Files;
@@ -49,7 +49,7 @@ pub type Fetch<'a> = dyn FnMut(&Damaged, &mut [u8]) -> Result<(), Problem> + 'a;
 pub type Done<'a> = dyn FnMut(&Damaged, Result<(), Problem>) -> Result<(), Problem> + 'a;
 
 /// The bytes to write for one block: places in the volume, and contents of whole sectors.
-type Planned = Vec<(ByteOffset, Vec<u8>)>;
+type Planned = Vec<(VolumeOffset, Vec<u8>)>;
 
 impl Claimed {
     /// Puts the right bytes of each damaged block into its place. `fetch` fills a buffer with them; what it fails with, or
@@ -101,7 +101,7 @@ impl Claimed {
             let inside = (start - at) as usize..(end - at) as usize;
             // Read-modify-write where the block does not fill its sectors: before it, and behind it up to the file's end.
             if inside != (0..sectors.len()) {
-                let read = self.opened.read(ByteOffset(place), &mut sectors);
+                let read = self.opened.read(VolumeOffset(place), &mut sectors);
                 if let Err(error) = read
                     && (start != at || end < files.catalog.info(one.id).size)
                 {
@@ -109,7 +109,7 @@ impl Claimed {
                 }
             }
             sectors[inside].copy_from_slice(&bytes[(start - from) as usize..(end - from) as usize]);
-            out.push((ByteOffset(place), sectors));
+            out.push((VolumeOffset(place), sectors));
             at += part.len;
         }
         Ok(out)
@@ -130,13 +130,12 @@ impl Claimed {
     /// Compares what the device returns with what was written.
     fn read_back(&self, planned: &Planned) -> Result<(), Problem> {
         let name = &self.opened.found.drive.name;
-        let failed = |error: std::io::Error, at: u64| {
-            Problem::new(Kind::Drive, format!("cannot be read back: {error}")).drive(name).at(ByteOffset(at))
-        };
-        self.device.drop_caches().map_err(|error| failed(error, 0))?;
+        let failed =
+            |error: std::io::Error| Problem::new(Kind::Drive, format!("cannot be read back: {error}")).drive(name);
+        self.device.drop_caches().map_err(failed)?;
         for (at, sectors) in planned {
             let mut read = vec![0; sectors.len()];
-            self.opened.read(*at, &mut read).map_err(|error| failed(error, at.0))?;
+            self.opened.read(*at, &mut read).map_err(|error| failed(error).at(self.opened.device_offset(*at)))?;
             if read != *sectors {
                 let problem = Problem::new(Kind::Different, "the drive returns other bytes than were written to it");
                 let advice =

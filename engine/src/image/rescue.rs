@@ -7,7 +7,7 @@ use crate::report::{Kind, PROGRESS_INTERVAL, Problem, Stop};
 use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
 use crate::stream::failures::Failures;
 use crate::stream::medium::Medium;
-use crate::units::{ByteOffset, ByteRange};
+use crate::units::{DeviceOffset, DeviceRange};
 
 /// First, a place is cut into requests of this length.
 const PART: u64 = 64 << 10;
@@ -22,7 +22,7 @@ pub(super) struct Rescue<'a> {
 }
 
 /// Takes what was read.
-pub(super) type Put<'a> = dyn FnMut(ByteOffset, &[u8]) -> Result<(), Problem> + 'a;
+pub(super) type Put<'a> = dyn FnMut(DeviceOffset, &[u8]) -> Result<(), Problem> + 'a;
 
 impl<'a> Rescue<'a> {
     /// For one source.
@@ -53,7 +53,7 @@ impl<'a> Rescue<'a> {
             let mut at = place.start.0;
             while at < place.end().0 {
                 let len = (PART - at % PART).min(place.end().0 - at);
-                let part = ByteRange::new(at, len);
+                let part = DeviceRange::new(at, len);
                 at += len;
                 if self.read(part, put)? {
                     map.set(part, Status::Finished);
@@ -77,7 +77,7 @@ impl<'a> Rescue<'a> {
                 bad.reverse();
             }
             for place in bad {
-                let mut sectors: Vec<ByteRange> = self.sectors(place).collect();
+                let mut sectors: Vec<DeviceRange> = self.sectors(place).collect();
                 if pass % 2 == 0 {
                     sectors.reverse();
                 }
@@ -92,14 +92,14 @@ impl<'a> Rescue<'a> {
         Ok(())
     }
 
-    fn sectors(&self, place: ByteRange) -> impl Iterator<Item = ByteRange> + use<> {
+    fn sectors(&self, place: DeviceRange) -> impl Iterator<Item = DeviceRange> + use<> {
         let (sector, end) = (self.sector, place.end().0);
-        (place.start.0..end).step_by(sector as usize).map(move |at| ByteRange::new(at, sector.min(end - at)))
+        (place.start.0..end).step_by(sector as usize).map(move |at| DeviceRange::new(at, sector.min(end - at)))
     }
 
     /// Sector by sector from the front to the first that fails, and from behind.
-    fn trim(&mut self, part: ByteRange, map: &mut Map, put: &mut Put<'_>) -> Result<(), Problem> {
-        let mut sectors: Vec<ByteRange> = self.sectors(part).collect();
+    fn trim(&mut self, part: DeviceRange, map: &mut Map, put: &mut Put<'_>) -> Result<(), Problem> {
+        let mut sectors: Vec<DeviceRange> = self.sectors(part).collect();
         while let [first, ..] = sectors[..] {
             sectors.remove(0);
             let is_read = self.read(first, put)?;
@@ -116,13 +116,13 @@ impl<'a> Rescue<'a> {
             }
         }
         if let (Some(first), Some(last)) = (sectors.first(), sectors.last()) {
-            map.set(ByteRange::new(first.start.0, last.end().0 - first.start.0), Status::NonScraped);
+            map.set(DeviceRange::new(first.start.0, last.end().0 - first.start.0), Status::NonScraped);
         }
         Ok(())
     }
 
     /// Reads one range, which fits the slot; `false` where it cannot be read.
-    fn read(&mut self, range: ByteRange, put: &mut Put<'_>) -> Result<bool, Problem> {
+    fn read(&mut self, range: DeviceRange, put: &mut Put<'_>) -> Result<bool, Problem> {
         let mut reading = Reading { io: &mut self.io, range, slot: self.slot.take(), is_read: None };
         event_loop::run(&mut reading)?;
         self.slot = reading.slot;
@@ -136,7 +136,7 @@ impl<'a> Rescue<'a> {
 /// One range on its way from the drive.
 struct Reading<'a> {
     io: &'a mut BlockIo,
-    range: ByteRange,
+    range: DeviceRange,
     /// `None` while the engine has it.
     slot: Option<Slot>,
     /// Whether all of it was read, once that is known.
@@ -190,16 +190,16 @@ mod tests {
     fn only_the_sectors_that_are_bad_are_lost() {
         let size = ByteLen(1 << 20);
         let disk = SimDisk::new(size, SectorSize::S512, 7);
-        let bad = [ByteRange::new(0x10200, 512), ByteRange::new(0x10A00, 1024), ByteRange::new(0x7FE00, 1024)];
+        let bad = [DeviceRange::new(0x10200, 512), DeviceRange::new(0x10A00, 1024), DeviceRange::new(0x7FE00, 1024)];
         disk.set_faults(Faults { read_errors: bad.to_vec(), ..Faults::default() });
-        disk.plant(ByteOffset(0x10400), b"between");
+        disk.plant(DeviceOffset(0x10400), b"between");
         let mut map = Map::new(size);
-        map.set(ByteRange::new(0, size.0), Status::NonTrimmed);
+        map.set(DeviceRange::new(0, size.0), Status::NonTrimmed);
         let mut image = vec![0; size.0 as usize];
         let stop = Stop::new();
         let mut rescue = Rescue::new(&disk, "disk", &stop).expect("memory");
         let mut requests = 0;
-        let put = &mut |at: ByteOffset, bytes: &[u8]| {
+        let put = &mut |at: DeviceOffset, bytes: &[u8]| {
             image[at.0 as usize..][..bytes.len()].copy_from_slice(bytes);
             Ok(())
         };

@@ -9,7 +9,7 @@ use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
 use crate::stream::zeros::merged;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 
 /// Signatures of BitLocker's structures: first sectors, metadata regions, and the files of a conversion.
 pub(super) const MARKS: [&[u8]; 2] = [b"-FVE-FS-", b"FVE-EOW"];
@@ -21,7 +21,7 @@ const SEAM: u64 = 4096;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub read: ByteLen,
-    pub unreadable: Vec<ByteRange>,
+    pub unreadable: Vec<DeviceRange>,
 }
 
 /// The drive and what a reading needs.
@@ -40,10 +40,10 @@ impl Reading<'_> {
     /// A drive that hangs, an engine that broke, a wish to stop. Places that cannot be read are no error.
     pub fn read(
         &self,
-        ranges: &[ByteRange],
+        ranges: &[DeviceRange],
         seam: u64,
         progress: &mut dyn FnMut(ByteLen),
-        see: &mut dyn FnMut(ByteOffset, &[u8]),
+        see: &mut dyn FnMut(DeviceOffset, &[u8]),
     ) -> Result<Seen, Problem> {
         let &Self { medium, workers, stop, .. } = self;
         let timeouts = Timeouts::default();
@@ -52,9 +52,9 @@ impl Reading<'_> {
         let loads = ranges.iter().flat_map(|range| {
             let end = range.end().0;
             (range.start.0..end).step_by(stride as usize).map(move |at| {
-                let mut load = Load::new(ByteOffset(at));
+                let mut load = Load::new(DeviceOffset(at));
                 load.len = (end - at).min(SLOT_LEN as u64) as usize;
-                load.parts.push((0..load.len, ByteOffset(at)));
+                load.parts.push((0..load.len, DeviceOffset(at)));
                 load
             })
         });
@@ -80,31 +80,31 @@ impl Reading<'_> {
     }
 
     /// Reads again in halves, so that a bad place costs only itself.
-    fn singly(&self, at: ByteOffset, into: &mut [u8], unreadable: &mut Vec<ByteRange>) {
+    fn singly(&self, at: DeviceOffset, into: &mut [u8], unreadable: &mut Vec<DeviceRange>) {
         const UNIT: usize = 4096;
         let Err(_) = self.medium.read_exact_at(into, at) else { return };
         if into.len() <= UNIT {
             into.fill(0);
-            unreadable.push(ByteRange::new(at.0, into.len() as u64));
+            unreadable.push(DeviceRange::new(at.0, into.len() as u64));
             return;
         }
         let half = (into.len() / 2).next_multiple_of(UNIT);
         let (first, second) = into.split_at_mut(half);
         self.singly(at, first, unreadable);
-        self.singly(ByteOffset(at.0 + half as u64), second, unreadable);
+        self.singly(at + ByteLen(half as u64), second, unreadable);
     }
 
     /// Positions of BitLocker's signatures, ascending.
     ///
     /// # Errors
     /// As [`Reading::read`].
-    pub fn marks(&self, progress: &mut dyn FnMut(ByteLen)) -> Result<(Vec<ByteOffset>, Seen), Problem> {
+    pub fn marks(&self, progress: &mut dyn FnMut(ByteLen)) -> Result<(Vec<DeviceOffset>, Seen), Problem> {
         let finders = MARKS.map(memmem::Finder::new);
         let mut found = Vec::new();
-        let whole = [ByteRange::new(0, self.medium.size().0)];
+        let whole = [DeviceRange::new(0, self.medium.size().0)];
         let seen = self.read(&whole, SEAM, progress, &mut |at, bytes| {
             for finder in &finders {
-                found.extend(finder.find_iter(bytes).map(|place| ByteOffset(at.0 + place as u64)));
+                found.extend(finder.find_iter(bytes).map(|place| at + ByteLen(place as u64)));
             }
         })?;
         found.sort_unstable();
@@ -118,11 +118,11 @@ impl Reading<'_> {
     /// As [`Reading::read`].
     pub fn nonzero(
         &self,
-        ranges: &[ByteRange],
+        ranges: &[DeviceRange],
         progress: &mut dyn FnMut(ByteLen),
-    ) -> Result<(Vec<ByteRange>, Seen), Problem> {
+    ) -> Result<(Vec<DeviceRange>, Seen), Problem> {
         let sector = self.medium.sector().bytes() as usize;
-        let mut found: Vec<ByteRange> = Vec::new();
+        let mut found: Vec<DeviceRange> = Vec::new();
         let seen = self.read(ranges, 0, progress, &mut |at, bytes| {
             if is_zero(bytes) {
                 return;
@@ -131,7 +131,7 @@ impl Reading<'_> {
                 let start = at.0 + (i * sector) as u64;
                 match found.last_mut() {
                     Some(last) if last.end().0 == start => last.len.0 += part.len() as u64,
-                    _ => found.push(ByteRange::new(start, part.len() as u64)),
+                    _ => found.push(DeviceRange::new(start, part.len() as u64)),
                 }
             }
         })?;

@@ -30,7 +30,7 @@ use crate::stream::rate_limit::RateLimit;
 use crate::stream::workers::Workers;
 use crate::stream::zeros::merged;
 use crate::surroundings::timestamp;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 use crate::verify::listing;
 use crate::volume::find::{self, Found, Opened};
 
@@ -51,7 +51,7 @@ pub struct WriteRequest {
     /// Drives and existing image files.
     pub drives: Vec<PathBuf>,
     /// Bytes of the source that are not in use and are not written.
-    pub unused: Vec<ByteRange>,
+    pub unused: Vec<DeviceRange>,
     /// The id of the drive that the image was prepared for, if that is known.
     pub drive_id: Option<String>,
     /// Write a prepared image also onto a disk of another serial.
@@ -103,7 +103,7 @@ pub struct Written {
     /// Bytes of the source that are not in use and were not written.
     pub left_out: ByteLen,
     /// Ranges of the source that could not be read.
-    pub unreadable: Vec<ByteRange>,
+    pub unreadable: Vec<DeviceRange>,
     /// Each drive, in the order in which they were named.
     pub drives: Vec<Ended>,
     /// Duration of the run.
@@ -122,11 +122,11 @@ pub struct OneWritten {
     /// SHA-256 of what was read back, in the order of its places.
     pub sha256: [u8; 32],
     /// Ranges whose read-back differs from the data written.
-    pub different: Vec<ByteRange>,
+    pub different: Vec<DeviceRange>,
     /// New position of the backup partition table, if the disk and the image differ in size.
-    pub moved_to: Option<ByteOffset>,
+    pub moved_to: Option<DeviceOffset>,
     /// Byte from which this run went on.
-    pub continued_at: Option<ByteOffset>,
+    pub continued_at: Option<DeviceOffset>,
 }
 
 impl Write {
@@ -215,9 +215,9 @@ impl Write {
     }
 
     /// Position from which a drive that an earlier run began is continued.
-    pub fn continues(&self) -> Vec<(&DriveFacts, ByteOffset)> {
+    pub fn continues(&self) -> Vec<(&DriveFacts, DeviceOffset)> {
         let begun = self.drives.iter().filter(|drive| drive.durable > 0);
-        begun.map(|drive| (drive.target.facts(), ByteOffset(drive.durable))).collect()
+        begun.map(|drive| (drive.target.facts(), DeviceOffset(drive.durable))).collect()
     }
 
     /// Bytes that are read.
@@ -262,7 +262,7 @@ impl Write {
             tolerant: self.request.retries.is_some(),
             rate: &rate,
         };
-        let takes: Vec<_> = alive.iter().map(|(_, one)| move |range: ByteRange| one.takes(range)).collect();
+        let takes: Vec<_> = alive.iter().map(|(_, one)| move |range: DeviceRange| one.takes(range)).collect();
         let to: Vec<To<'_>> =
             alive.iter().zip(&takes).map(|((index, one), takes)| self.lane(*index, one, takes)).collect();
         alive.iter().for_each(|(drive, _)| events(Event::Stage { drive: *drive, stage: Stage::Data }));
@@ -323,13 +323,13 @@ impl Write {
     /// The first bytes of the image: its tables and signatures.
     fn front(&self) -> Result<Vec<u8>, Problem> {
         let mut front = vec![0; FRONT.min(self.facts.size.0) as usize];
-        read_at(&self.source, self.packed.as_ref(), &mut front, ByteOffset(0)).map_err(|error| {
-            Problem::new(Kind::Source, format!("cannot be read: {error}")).drive(&self.facts.name).at(ByteOffset(0))
+        read_at(&self.source, self.packed.as_ref(), &mut front, DeviceOffset(0)).map_err(|error| {
+            Problem::new(Kind::Source, format!("cannot be read: {error}")).drive(&self.facts.name).at(DeviceOffset(0))
         })?;
         Ok(front)
     }
 
-    fn lane<'a>(&'a self, index: usize, one: &'a Claimed, takes: &'a (dyn Fn(ByteRange) -> bool + Sync)) -> To<'a> {
+    fn lane<'a>(&'a self, index: usize, one: &'a Claimed, takes: &'a (dyn Fn(DeviceRange) -> bool + Sync)) -> To<'a> {
         let name = &self.drives[index].target.facts().name;
         To { device: &one.device, name, takes, sparse: one.is_sparse }
     }
@@ -373,14 +373,14 @@ impl Write {
     /// Tries what could not be read again, if that is wanted; gives what cannot be read.
     fn rescue_failed(
         &self,
-        failed: &[ByteRange],
+        failed: &[DeviceRange],
         rescue: &Rescued<'_>,
         ended: &mut [Option<Problem>],
         rescued: &mut Vec<Hashed>,
-    ) -> Result<Vec<ByteRange>, Problem> {
+    ) -> Result<Vec<DeviceRange>, Problem> {
         let (Some(retries), false) = (self.request.retries, failed.is_empty()) else { return Ok(Vec::new()) };
         let mut map = Map::new(self.facts.size);
-        map.set(ByteRange::new(0, self.facts.size.0), Status::Finished);
+        map.set(DeviceRange::new(0, self.facts.size.0), Status::Finished);
         failed.iter().for_each(|range| map.set(*range, Status::NonTrimmed));
         self.rescue(&mut map, retries, rescue, ended, rescued)
     }
@@ -393,7 +393,7 @@ impl Write {
         &Rescued { alive, cuts, stop }: &Rescued<'_>,
         ended: &mut [Option<Problem>],
         rescued: &mut Vec<Hashed>,
-    ) -> Result<Vec<ByteRange>, Problem> {
+    ) -> Result<Vec<DeviceRange>, Problem> {
         let mut rescue = Rescue::new(&self.source, &self.facts.name, stop)?;
         let pool = Pool::whole(1, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
@@ -401,8 +401,8 @@ impl Write {
             .iter()
             .map(|(index, one)| Lane::new(&one.device, &self.drives[*index].target.facts().name, &pool))
             .collect();
-        let mut put = |at: ByteOffset, bytes: &[u8]| {
-            let range = ByteRange::new(at.0, bytes.len() as u64);
+        let mut put = |at: DeviceOffset, bytes: &[u8]| {
+            let range = DeviceRange::new(at.0, bytes.len() as u64);
             for (((_, one), lane), ended) in alive.iter().zip(&mut lanes).zip(ended.iter_mut()) {
                 if ended.is_none() && one.takes(range) {
                     *ended = lane.put(&[(at, bytes)]).err();
@@ -410,8 +410,8 @@ impl Write {
             }
         };
         // Hashed as it will be read back.
-        let mut rescued_one = |at: ByteOffset, bytes: &[u8]| {
-            let range = ByteRange::new(at.0, bytes.len() as u64);
+        let mut rescued_one = |at: DeviceOffset, bytes: &[u8]| {
+            let range = DeviceRange::new(at.0, bytes.len() as u64);
             rescued.push(Hashed { range, md5: md5(bytes), sha256: None });
             put(at, bytes);
             Ok(())
@@ -439,7 +439,7 @@ impl Write {
 }
 
 /// Reads from a source, or from one of the ends of a packed one.
-fn read_at(source: &Device, packed: Option<&Packed>, into: &mut [u8], at: ByteOffset) -> std::io::Result<()> {
+fn read_at(source: &Device, packed: Option<&Packed>, into: &mut [u8], at: DeviceOffset) -> std::io::Result<()> {
     match packed {
         None => source.read_exact_at(into, at),
         Some(packed) => packed.read_exact_at(into, at),
@@ -484,7 +484,7 @@ impl Seen<'_> {
             let problem = refused("has sectors that the image's length is no multiple of");
             problems.push(problem.value(format!("{} bytes", facts.sector)).advice("use a drive with smaller sectors"));
         }
-        let read_at = |at: ByteOffset, into: &mut [u8]| read_at(self.source, self.packed, into, at);
+        let read_at = |at: DeviceOffset, into: &mut [u8]| read_at(self.source, self.packed, into, at);
         let moved = match moved(source.size, facts.size, target.drive.sector, read_at) {
             Ok(Ok(moved)) => moved,
             Ok(Err(error)) => {
@@ -541,7 +541,7 @@ impl Seen<'_> {
 
 impl Drive {
     /// The checkpoint's text: source and drive as they are, and how far it is.
-    fn text(&self, stamp: &str, unused: &[ByteRange], durable: u64) -> String {
+    fn text(&self, stamp: &str, unused: &[DeviceRange], durable: u64) -> String {
         let facts = self.target.facts();
         let identity = self.target.drive.identity.as_ref();
         let file = self.target.drive.ground.as_ref().and_then(Ground::file);
@@ -557,7 +557,7 @@ impl Drive {
     }
 
     /// Position reached by an earlier run; 0 without one, or after one with another source, drive or option.
-    fn begun(&self, stamp: &str, unused: &[ByteRange]) -> u64 {
+    fn begun(&self, stamp: &str, unused: &[DeviceRange]) -> u64 {
         let Some(path) = &self.checkpoint else { return 0 };
         // A drive without serial and world wide name may be another one by now.
         let file = self.target.drive.ground.as_ref().and_then(Ground::file);
@@ -587,17 +587,17 @@ impl Drive {
         if self.durable == 0 {
             events(Event::Stage { drive: index, stage: Stage::Wiping });
             if device.is_image() {
-                let punched = device.discard(ByteRange::new(0, facts.size.0)).map_err(|error| {
+                let punched = device.discard(DeviceRange::new(0, facts.size.0)).map_err(|error| {
                     Problem::new(Kind::Drive, format!("the old contents cannot be given back: {error}"))
                         .drive(&facts.name)
                 })?;
                 if !punched {
-                    lane::zero(&device, &facts.name, &[ByteRange::new(0, facts.size.0)], stop, &mut |_| ())?;
+                    lane::zero(&device, &facts.name, &[DeviceRange::new(0, facts.size.0)], stop, &mut |_| ())?;
                 }
             } else {
                 let mut old = self.target.drive.old.clone();
                 old.extend(table_areas(facts.size));
-                old.extend(overlays.iter().map(|(at, bytes)| ByteRange::new(at.0, bytes.len() as u64)));
+                old.extend(overlays.iter().map(|(at, bytes)| DeviceRange::new(at.0, bytes.len() as u64)));
                 let unwritten = lane::zero(&device, &facts.name, &merged(old), stop, &mut |_| ())?;
                 if let Some(place) = unwritten.first() {
                     let problem = Problem::new(Kind::Drive, "cannot be written").drive(&facts.name).at(place.start);
@@ -618,7 +618,7 @@ impl Drive {
 
 /// Parts that are written last, from memory: the front of the source with this disk's table, the second copy at the end, zeros where
 /// the second copy was. Ascending and apart; the front is the first.
-fn overlays(front: &[u8], moved: Option<&Moved>, source: ByteLen, disk: ByteLen) -> Vec<(ByteOffset, Vec<u8>)> {
+fn overlays(front: &[u8], moved: Option<&Moved>, source: ByteLen, disk: ByteLen) -> Vec<(DeviceOffset, Vec<u8>)> {
     let mut first = front[..front.len().min(disk.0 as usize)].to_vec();
     let mut out = Vec::new();
     if let Some(moved) = moved {
@@ -637,7 +637,7 @@ fn overlays(front: &[u8], moved: Option<&Moved>, source: ByteLen, disk: ByteLen)
         }
         out.push(moved.second.clone());
     }
-    out.insert(0, (ByteOffset(0), first));
+    out.insert(0, (DeviceOffset(0), first));
     out.sort_by_key(|(at, _)| *at);
     out
 }
@@ -646,12 +646,12 @@ fn overlays(front: &[u8], moved: Option<&Moved>, source: ByteLen, disk: ByteLen)
 #[derive(Debug)]
 struct Claimed {
     device: Arc<Device>,
-    overlays: Vec<(ByteOffset, Vec<u8>)>,
+    overlays: Vec<(DeviceOffset, Vec<u8>)>,
     /// Bytes of the source that the drive takes.
     limit: u64,
     durable: u64,
     is_sparse: bool,
-    moved_to: Option<ByteOffset>,
+    moved_to: Option<DeviceOffset>,
 }
 
 impl Claimed {
@@ -660,7 +660,7 @@ impl Claimed {
         edges.chain([self.limit]).filter(|at| *at > 0).collect()
     }
 
-    fn overlay(&self, range: ByteRange) -> Option<&[u8]> {
+    fn overlay(&self, range: DeviceRange) -> Option<&[u8]> {
         self.overlays.iter().find_map(|(at, bytes)| {
             let from = range.start.0.checked_sub(at.0)? as usize;
             bytes.get(from..from + range.len.0 as usize)
@@ -668,7 +668,7 @@ impl Claimed {
     }
 
     /// Whether the piece goes to the drive as it is.
-    fn takes(&self, range: ByteRange) -> bool {
+    fn takes(&self, range: DeviceRange) -> bool {
         range.end().0 <= self.limit && range.end().0 > self.durable && self.overlay(range).is_none()
     }
 
@@ -686,8 +686,8 @@ struct Finish<'a> {
     name: &'a str,
     index: usize,
     hashes: &'a HashMap<(u64, u64), [u8; 16]>,
-    ranges: &'a [ByteRange],
-    unreadable: &'a [ByteRange],
+    ranges: &'a [DeviceRange],
+    unreadable: &'a [DeviceRange],
     cuts: &'a [u64],
     workers: &'a Workers,
     stop: &'a Stop,
@@ -781,9 +781,9 @@ impl Finish<'_> {
         one.device.drop_caches().map_err(|error| {
             Problem::new(Kind::Drive, format!("the kernel's cache cannot be emptied: {error}")).drive(self.name)
         })?;
-        let of_source = both(self.ranges, &[ByteRange::new(0, one.limit)]);
+        let of_source = both(self.ranges, &[DeviceRange::new(0, one.limit)]);
         let of_source = both(&of_source, &rest_of(ByteLen(one.limit), self.unreadable));
-        let own = one.overlays.iter().map(|(at, bytes)| ByteRange::new(at.0, bytes.len() as u64));
+        let own = one.overlays.iter().map(|(at, bytes)| DeviceRange::new(at.0, bytes.len() as u64));
         let ranges = merged(of_source.iter().copied().chain(own).collect());
         let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
         let rate = RateLimit::new(None, Instant::now());
@@ -820,7 +820,7 @@ impl Finish<'_> {
             sha256: carried.sha256.unwrap_or_default(),
             different: merged(different),
             moved_to: one.moved_to,
-            continued_at: (one.durable > 0).then_some(ByteOffset(one.durable)),
+            continued_at: (one.durable > 0).then_some(DeviceOffset(one.durable)),
         })
     }
 }
@@ -832,12 +832,12 @@ impl Finish<'_> {
             Problem::new(Kind::Environment, format!("no memory for slots: {error}")).drive(self.name)
         })?;
         let mut lane = Lane::new(&one.device, self.name, &pool);
-        let places: Vec<(ByteOffset, &[u8])> = one.overlays.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
+        let places: Vec<(DeviceOffset, &[u8])> = one.overlays.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
         let (front, others) = places.split_first().ok_or_else(|| Problem::new(Kind::Internal, "no front"))?;
         lane.put(others)?;
         // The first sector is what makes it a drive: by itself, when all else is durable.
         let sector = (one.device.geometry().sector.bytes() as usize).min(front.1.len());
-        lane.put(&[(ByteOffset(sector as u64), &front.1[sector..])])?;
+        lane.put(&[(DeviceOffset(sector as u64), &front.1[sector..])])?;
         lane.put(&[(front.0, &front.1[..sector])])
     }
 

@@ -35,7 +35,7 @@ use crate::source::select::{Selection, Selector};
 use crate::source::walk;
 use crate::stream::sources::expected_facts;
 use crate::surroundings::Surroundings;
-use crate::units::{ByteRange, FileTime, SectorSize};
+use crate::units::{DeviceRange, FileTime, SectorSize};
 use crate::work::append::drive::{self as there, AppendDrive};
 use crate::work::append::existing::ExistingVolume;
 use crate::work::drive_work::DriveWork;
@@ -648,7 +648,7 @@ fn look_inside(target: &mut TargetDrive, roots: &Roots) -> Result<bool, Problem>
 pub fn is_strange(
     target: &TargetDrive,
     planned: Option<&str>,
-    tables: &[(ByteRange, [u8; 32])],
+    tables: &[(DeviceRange, [u8; 32])],
     roots: &Roots,
 ) -> Result<bool, Problem> {
     if target.identity.is_none() || target.is_proved() {
@@ -662,7 +662,7 @@ pub fn is_strange(
         return Ok(false);
     }
     // Its tables have identifiers that no other drive has.
-    let is_there = |(range, digest): &(ByteRange, [u8; 32])| {
+    let is_there = |(range, digest): &(DeviceRange, [u8; 32])| {
         let mut bytes = vec![0; range.len.0.min(1 << 20) as usize];
         device.read_exact_at(&mut bytes, range.start).is_ok() && hash::sha256(&bytes) == *digest
     };

@@ -13,7 +13,7 @@ use crate::plan::catalog::{Builder, Catalog};
 use crate::plan::drive::{DriveLayout, DriveSpec, Frame, MANIFEST_NAME};
 use crate::plan::tree::DriveTree;
 use crate::stream::workers::Digest;
-use crate::units::{ByteLen, ByteOffset, FileTime, Guid, SectorSize, Stamp};
+use crate::units::{ByteLen, FileTime, Guid, SectorSize, Stamp, StreamOffset};
 use crate::work::manifest::{self, RowRules, Rules};
 use crate::work::outcome::{Hashed, OutcomeLog, PropertyHashes};
 
@@ -133,7 +133,7 @@ fn plan(dirs: u32, per_dir: u32) {
         let mut generator = layout.layout().generator(section.kind, layout.tree(), &outcome);
         for at in (0..section.len.0).step_by(buf.len()) {
             let len = (section.len.0 - at).min(buf.len() as u64) as usize;
-            generator.fill(ByteOffset(at), &mut buf[..len]);
+            generator.fill(StreamOffset(at), &mut buf[..len]);
         }
         if section.len.0 > 100 << 20 {
             clock.report(&format!("{:?}", section.kind), section.len.0);

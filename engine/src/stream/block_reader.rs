@@ -16,7 +16,7 @@ use crate::stream::failures::Failures;
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{CipherDirection, Digest, Done, How, Job, Span, Workers};
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, DeviceOffset, Offset, VolumeOffset};
 
 /// Additional bytes of a slot, so that a block that starts inside a sector still fits.
 pub const SLOT_SPARE: usize = 8 << 10;
@@ -42,11 +42,11 @@ pub struct Load<T> {
     /// Bytes of the slot in use.
     pub len: usize,
     /// Ranges of the slot, with their source on the medium; whole sectors.
-    pub parts: Vec<(Range<usize>, ByteOffset)>,
+    pub parts: Vec<(Range<usize>, DeviceOffset)>,
     /// Ranges of the slot that are zero without being read.
     pub zeros: Vec<Range<usize>>,
     /// Ranges of the slot that the cipher opens, with their offset in the volume.
-    pub crypt: Vec<(Range<usize>, ByteOffset)>,
+    pub crypt: Vec<(Range<usize>, VolumeOffset)>,
     /// Set where it seals them instead.
     pub seals: bool,
     /// Ranges to hash, ascending and disjoint. A part of a block longer than a slot is alone in its load, and the parts
@@ -398,8 +398,8 @@ fn is_chained<T>(load: &Load<T>) -> bool {
 }
 
 /// Divides `len` bytes into pieces the size of a load: start and length.
-pub fn cut(len: ByteLen) -> impl Iterator<Item = (ByteOffset, usize)> {
-    (0..len.0).step_by(SLOT_LEN).map(move |at| (ByteOffset(at), (len.0 - at).min(SLOT_LEN as u64) as usize))
+pub fn cut<At: Offset>(len: ByteLen) -> impl Iterator<Item = (At, usize)> {
+    (0..len.0).step_by(SLOT_LEN).map(move |at| (At::from_bytes(at), (len.0 - at).min(SLOT_LEN as u64) as usize))
 }
 
 #[cfg(test)]
@@ -413,7 +413,7 @@ mod tests {
     fn slots_that_were_kept_come_back() {
         let len = ByteLen(40 * SLOT_LEN as u64 + 512);
         let disk = SimDisk::new(len, SectorSize::S512, 3);
-        disk.plant(ByteOffset(0), b"first");
+        disk.plant(DeviceOffset(0), b"first");
         let workers = Workers::start(2).expect("threads");
         let stop = Stop::new();
         let timeouts = Timeouts::default();
@@ -425,7 +425,7 @@ mod tests {
             load.parts.push((0..part, at));
             load
         });
-        let (keep, kept) = crossbeam_channel::unbounded::<(ByteOffset, Held)>();
+        let (keep, kept) = crossbeam_channel::unbounded::<(DeviceOffset, Held)>();
         let keeper = std::thread::spawn(move || {
             let (mut all, mut seen) = (Vec::new(), 0);
             for (at, bytes) in kept {

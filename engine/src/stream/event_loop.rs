@@ -13,7 +13,7 @@ use super::workers::{Done, Job, LaneBatcher, Workers};
 use crate::io::{self, Completion, Engine, Fill, PartResult, WriteError};
 use crate::pool::{Pool, Slot};
 use crate::report::{Event, PROGRESS_INTERVAL, Problem, Stop};
-use crate::units::ByteOffset;
+use crate::units::{ByteLen, DeviceOffset};
 
 /// Pause before a pool is looked at again whose slots others have.
 const LENT: Duration = Duration::from_millis(1);
@@ -285,7 +285,7 @@ impl BlockIo {
     }
 
     /// Starts writing the first `len` bytes of the slot; whole sectors.
-    pub fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset) {
+    pub fn write(&mut self, tag: u64, slot: Slot, len: usize, at: DeviceOffset) {
         self.in_flight.writes += 1;
         self.engine.write(tag, slot, len, at);
     }
@@ -320,7 +320,7 @@ impl BlockIo {
     ///
     /// # Errors
     /// An earlier write that failed.
-    pub fn put(&mut self, at: ByteOffset, bytes: &[u8], events: &dyn Fn(Event)) -> Result<(), Problem> {
+    pub fn put(&mut self, at: DeviceOffset, bytes: &[u8], events: &dyn Fn(Event)) -> Result<(), Problem> {
         let slot_len = self.pool.slot_len();
         for (i, part) in bytes.chunks(slot_len).enumerate() {
             let mut slot = loop {
@@ -332,13 +332,13 @@ impl BlockIo {
             };
             slot[..part.len()].copy_from_slice(part);
             self.puts += 1;
-            self.write(self.puts, slot, part.len(), ByteOffset(at.0 + (i * slot_len) as u64));
+            self.write(self.puts, slot, part.len(), at + ByteLen((i * slot_len) as u64));
         }
         Ok(())
     }
 
     /// Starts writing the first `len` bytes of a slot, whole sectors; `freed` is told when the slot is free.
-    pub fn put_slot(&mut self, at: ByteOffset, slot: Slot, len: usize, freed: &io::Waker) {
+    pub fn put_slot(&mut self, at: DeviceOffset, slot: Slot, len: usize, freed: &io::Waker) {
         self.freed = Some(freed.clone());
         self.puts += 1;
         self.write(self.puts, slot, len, at);
@@ -517,7 +517,7 @@ mod tests {
             self.in_flight += 1;
         }
 
-        fn write(&mut self, _: u64, _: Slot, _: usize, _: ByteOffset) {
+        fn write(&mut self, _: u64, _: Slot, _: usize, _: DeviceOffset) {
             self.in_flight += 1;
         }
 
@@ -574,7 +574,7 @@ mod tests {
             if !self.started {
                 self.started = true;
                 let slot = self.io.pool().take().expect("a slot");
-                let parts = vec![Part { into: 0..4096, from: From::Target { at: ByteOffset(self.from) } }];
+                let parts = vec![Part { into: 0..4096, from: From::Target { at: DeviceOffset(self.from) } }];
                 self.io.fill(Fill { tag: 1, slot, parts });
             }
             self.io.flush_lanes(false);
@@ -603,7 +603,7 @@ mod tests {
                 }
                 Action::Digested(done) => {
                     self.seen.push(format!("digested {}, {}", done.tag, done.digests.len()));
-                    self.io.write(3, done.slot, 4096, ByteOffset(self.to));
+                    self.io.write(3, done.slot, 4096, DeviceOffset(self.to));
                 }
                 Action::Written { tag, result, .. } => {
                     result.map_err(|error| self.io.failures.write(&error, None))?;
@@ -638,24 +638,27 @@ mod tests {
     #[test]
     fn a_slot_passes_every_stage_in_order() {
         let (disk, workers) = (disk(), Workers::start(1).expect("a thread"));
-        disk.plant(ByteOffset(0), b"a block");
+        disk.plant(DeviceOffset(0), b"a block");
         let mut transfer = Move::new(io(disk.engine()).with_workers(&workers));
         run(&mut transfer).expect("no faults");
         assert_eq!(transfer.seen, ["filled 1, 1", "digested 2, 1", "written 3", "flushed 4"]);
         assert!(transfer.io.is_idle() && transfer.io.pool().available() == 2, "every slot is back");
         let mut there = [0; 7];
-        disk.read_at(ByteOffset(1 << 20), &mut there);
+        disk.read_at(DeviceOffset(1 << 20), &mut there);
         assert_eq!(&there, b"a block");
     }
 
     #[test]
     fn a_failure_drains_what_is_under_way() {
         let (disk, workers) = (disk(), Workers::start(1).expect("a thread"));
-        disk.set_faults(Faults { write_errors: vec![crate::units::ByteRange::new(1 << 20, 512)], ..Faults::default() });
+        disk.set_faults(Faults {
+            write_errors: vec![crate::units::DeviceRange::new(1 << 20, 512)],
+            ..Faults::default()
+        });
         let mut transfer = Move::new(io(disk.engine()).with_workers(&workers));
         let problem = run(&mut transfer).expect_err("a bad place");
         assert_eq!(problem.place.drive.as_deref(), Some("sim"));
-        assert_eq!(problem.place.at, Some(ByteOffset(1 << 20)));
+        assert_eq!(problem.place.at, Some(DeviceOffset(1 << 20)));
         assert!(transfer.io.is_idle() && transfer.io.pool().available() == 2);
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::io::{Engine, Options};
 use crate::pool::Pool;
-use crate::units::{ByteLen, ByteOffset, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, SectorSize};
 
 /// A medium that is read and never written.
 pub trait Medium: fmt::Debug + Send + Sync {
@@ -19,7 +19,7 @@ pub trait Medium: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `UnexpectedEof` past the end, otherwise the kernel's error.
-    fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()>;
+    fn read_exact_at(&self, into: &mut [u8], at: DeviceOffset) -> io::Result<()>;
     /// An engine for reading in bulk, and a notice for the user when it is not the best one.
     fn engine(&self, pool: &Pool) -> (Box<dyn Engine + Send>, Option<String>);
 }
@@ -34,7 +34,7 @@ impl Medium for crate::io::sim::SimDisk {
         SectorSize::from_bytes(Self::sector(self)).unwrap_or(SectorSize::S512)
     }
 
-    fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()> {
+    fn read_exact_at(&self, into: &mut [u8], at: DeviceOffset) -> io::Result<()> {
         self.try_read_at(at, into)
     }
 
@@ -52,7 +52,7 @@ impl<T: Medium + ?Sized> Medium for Arc<T> {
         (**self).sector()
     }
 
-    fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()> {
+    fn read_exact_at(&self, into: &mut [u8], at: DeviceOffset) -> io::Result<()> {
         (**self).read_exact_at(into, at)
     }
 
@@ -70,7 +70,7 @@ impl Medium for Device {
         self.geometry().sector
     }
 
-    fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()> {
+    fn read_exact_at(&self, into: &mut [u8], at: DeviceOffset) -> io::Result<()> {
         Device::read_exact_at(self, into, at)
     }
 

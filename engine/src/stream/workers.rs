@@ -14,7 +14,7 @@ use crate::crypt::SectorCipher;
 use crate::hash::{self, Algorithm, Chain, Crc64, Md5Chain, OfMd5, OfSha256};
 use crate::io::Waker;
 use crate::pool::Slot;
-use crate::units::{ByteOffset, ByteRange};
+use crate::units::{ByteLen, StreamRange, VolumeOffset};
 
 /// Most slots of one drive that wait for each other. With sixteen lanes (AVX-512) twice as many would hash faster, but a
 /// drive has too few slots for that: see [`work`], which fills the other lanes from other drives.
@@ -99,7 +99,7 @@ pub struct Job {
     /// Direction through the cipher.
     pub direction: CipherDirection,
     /// Ranges to encrypt or decrypt: bytes of the slot, and their offset in the volume.
-    pub crypt: Vec<(Range<usize>, ByteOffset)>,
+    pub crypt: Vec<(Range<usize>, VolumeOffset)>,
     /// The drive's cipher; `None` where nothing is encrypted.
     pub cipher: Option<Arc<SectorCipher>>,
     /// Sum up each span, too.
@@ -298,7 +298,7 @@ struct Work {
     wholes: Messages<OfMd5>,
     /// Spans whose SHA-256 was asked for.
     sha256s: Messages<OfSha256>,
-    runs: Vec<Vec<ByteRange>>,
+    runs: Vec<Vec<StreamRange>>,
     crc: Crc64,
     span_crcs: Vec<u64>,
     /// A message began in an earlier slot, or continues in the next one.
@@ -389,7 +389,7 @@ impl Work {
         for (range, place) in &self.job.crypt {
             let (from, to) = (range.start.max(piece.start), range.end.min(piece.end));
             if from < to {
-                let place = ByteOffset(place.0 + (from - range.start) as u64);
+                let place = *place + ByteLen((from - range.start) as u64);
                 match self.job.direction {
                     CipherDirection::Seal => cipher.seal(place, &mut self.job.slot[from..to]),
                     CipherDirection::Open => cipher.open(place, &mut self.job.slot[from..to]),
@@ -413,7 +413,7 @@ impl Work {
             digests.push(match span.how {
                 How::Block | How::Chain { ends: true } => Digest::Block(finish(chains.next())),
                 How::Pages => {
-                    let of_run = |run: ByteRange| (run.start.0 as u32, run.len.0 as u32, finish(chains.next()));
+                    let of_run = |run: StreamRange| (run.start.0 as u32, run.len.0 as u32, finish(chains.next()));
                     Digest::Pages(runs.next().unwrap_or_default().into_iter().map(of_run).collect())
                 }
                 How::Chain { ends: false } => {
@@ -477,7 +477,7 @@ fn digest(jobs: Vec<Queued>) {
     }
 }
 
-fn runs_of(block: &[u8]) -> Vec<ByteRange> {
+fn runs_of(block: &[u8]) -> Vec<StreamRange> {
     let mut runs = Vec::new();
     nonzero_runs(block, &mut runs);
     runs

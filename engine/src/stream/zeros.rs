@@ -7,7 +7,7 @@ use super::timeouts::{no_room, pulled};
 use crate::io::WriteError;
 use crate::pool::Slot;
 use crate::report::{Event, PROGRESS_INTERVAL, Problem};
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 
 /// Places that cannot be written before a drive is given up.
 const UNWRITTEN_MAX: usize = 100_000;
@@ -35,11 +35,11 @@ pub enum OnError {
 /// that is gone, full or fails everywhere.
 pub fn overwrite(
     io: &mut BlockIo,
-    ranges: &[ByteRange],
+    ranges: &[DeviceRange],
     on_error: OnError,
     progress: &mut dyn FnMut(ByteLen),
     events: &dyn Fn(Event),
-) -> Result<Vec<ByteRange>, Problem> {
+) -> Result<Vec<DeviceRange>, Problem> {
     let slot_len = io.pool().slot_len() as u64;
     let work = ranges.iter().flat_map(|range| {
         let end = range.end().0;
@@ -78,7 +78,7 @@ struct Zeros<'a> {
     next: u64,
     /// Slots that hold zeros and are kept for the next places.
     zeroed: Vec<Slot>,
-    unwritten: Vec<ByteRange>,
+    unwritten: Vec<DeviceRange>,
     done: u64,
     is_flushed: bool,
     /// A stop was requested: nothing more is started.
@@ -113,7 +113,7 @@ impl Zeros<'_> {
             let half = (len / 2).next_multiple_of(sector);
             self.again.extend([(at + half, len - half), (at, half)]);
         } else {
-            self.unwritten.push(ByteRange::new(at, len));
+            self.unwritten.push(DeviceRange::new(at, len));
         }
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Transfer for Zeros<'_> {
                 break;
             };
             self.under_way.insert(self.next, (at, len));
-            self.io.write(self.next, slot, len as usize, ByteOffset(at));
+            self.io.write(self.next, slot, len as usize, DeviceOffset(at));
             self.next += 1;
         }
         if self.io.is_idle() {
@@ -176,9 +176,9 @@ impl Transfer for Zeros<'_> {
 }
 
 /// Ascending, with those that touch or overlap as one.
-pub fn merged(mut ranges: Vec<ByteRange>) -> Vec<ByteRange> {
+pub fn merged(mut ranges: Vec<DeviceRange>) -> Vec<DeviceRange> {
     ranges.sort_unstable();
-    let mut out: Vec<ByteRange> = Vec::with_capacity(ranges.len());
+    let mut out: Vec<DeviceRange> = Vec::with_capacity(ranges.len());
     for range in ranges.into_iter().filter(|range| range.len.0 > 0) {
         match out.last_mut() {
             Some(last) if range.start <= last.end() => {
@@ -209,11 +209,11 @@ mod tests {
     fn only_the_sectors_that_fail_stay() {
         let disk = SimDisk::new(ByteLen(1 << 20), SectorSize::S512, 3);
         for at in (0..1 << 20).step_by(512) {
-            disk.plant(ByteOffset(at), &[7; 512]);
+            disk.plant(DeviceOffset(at), &[7; 512]);
         }
-        let bad = [ByteRange::new(0x1200, 512), ByteRange::new(0x2_0000, 1024)];
+        let bad = [DeviceRange::new(0x1200, 512), DeviceRange::new(0x2_0000, 1024)];
         disk.set_faults(Faults { write_errors: bad.to_vec(), ..Faults::default() });
-        let ranges = [ByteRange::new(0x1000, 0x2_0000), ByteRange::new(0x8_0000, SLOT as u64 + 512)];
+        let ranges = [DeviceRange::new(0x1000, 0x2_0000), DeviceRange::new(0x8_0000, SLOT as u64 + 512)];
         let mut last = ByteLen(0);
         let go_around = OnError::GoAround { sector: 512 };
         let left = overwrite(&mut io(&disk), &ranges, go_around, &mut |done| last = done, &|_| ()).expect("no end");
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(last.0, 0x2_0000 + SLOT as u64 + 512 - 1536);
         for at in (0..1_u64 << 20).step_by(512) {
             let mut sector = [1; 512];
-            disk.read_at(ByteOffset(at), &mut sector);
+            disk.read_at(DeviceOffset(at), &mut sector);
             let is_asked = ranges.iter().any(|range| (range.start.0..range.end().0).contains(&at));
             let is_bad = bad.iter().any(|range| (range.start.0..range.end().0).contains(&at));
             assert!(sector == [if is_asked && !is_bad { 0 } else { 7 }; 512], "sector at {at:#x}");
@@ -253,7 +253,7 @@ mod tests {
                 is_stopping: false,
             };
             let source = std::io::Error::from_raw_os_error(code);
-            let error = WriteError { at: ByteOffset(4608), done: ByteLen(512), source };
+            let error = WriteError { at: DeviceOffset(4608), done: ByteLen(512), source };
             let result = zeros.apply(Action::Written { tag: 7, slot, result: Err(error) });
             assert_eq!(result.is_err(), is_over, "{result:?}");
             if !is_over {

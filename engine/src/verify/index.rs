@@ -19,7 +19,7 @@ use crate::source::odd;
 use crate::stream::block_reader::{BlockReader, Load, SLOT_SPARE};
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, How, Span, Workers};
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, VolumeOffset};
 use crate::verify::work::runs;
 use crate::volume::files::{FileReader, Files};
 use crate::volume::find::Opened;
@@ -569,7 +569,7 @@ fn pages(bytes: &[u8], from: u64) -> Vec<PageRange> {
     let parts: Vec<&[u8]> = ranges.iter().map(|range| &bytes[range.start.0 as usize..range.end().0 as usize]).collect();
     let mut hashes = vec![[0; 16]; parts.len()];
     md5_many(&parts, &mut hashes);
-    let page = |(range, hash): (&crate::units::ByteRange, [u8; 16])| PageRange {
+    let page = |(range, hash): (&crate::units::StreamRange, [u8; 16])| PageRange {
         offset: from + range.start.0,
         length: range.len.0,
         hash,
@@ -615,7 +615,7 @@ impl Loads<'_, '_> {
                         let range = into..into + run.len as usize;
                         into = range.end;
                         match run.at {
-                            Some(at) => self.opened.map_extents(ByteOffset(at), range.len(), range.start, &mut load),
+                            Some(at) => self.opened.map_extents(VolumeOffset(at), range.len(), range.start, &mut load),
                             None => {
                                 load.zeros.push(range);
                                 true

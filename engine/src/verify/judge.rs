@@ -19,7 +19,7 @@ use crate::stream::block_reader::{Arrived, BlockReader, SLOT_SPARE};
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, Workers};
 use crate::surroundings::now;
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, VolumeOffset};
 use crate::verify::deliver::{Act, Bytes, Deliver, Delivery, Finish};
 use crate::verify::extract::Extractor;
 use crate::verify::known::Journals;
@@ -664,7 +664,7 @@ impl Bench<'_> {
         let piece = &mut listing.pieces[item.piece as usize];
         if piece.has_hash && piece.hash != md5 {
             piece.verdict = Verdict::Different;
-            let at = self.opened.device_offset(ByteOffset(item.at));
+            let at = self.opened.device_offset(VolumeOffset(item.at));
             let what = format!("bytes {} to {}: different (on the drive from byte {at})", piece.offset, end(piece));
             self.note(item.piece, what);
         }

@@ -7,7 +7,7 @@ use crate::ntfs::read::{DataRun, FileId, RunPlace};
 use crate::pool::SLOT_LEN;
 use crate::stream::block_reader::{Load, SLOT_SPARE};
 use crate::stream::workers::{How, Span};
-use crate::units::ByteOffset;
+use crate::units::VolumeOffset;
 use crate::verify::listing::{Listing, Subject};
 use crate::verify::row::Verdict;
 use crate::volume::files::Files;
@@ -270,7 +270,7 @@ impl<'a> Loads<'a> {
         load.len = open.end;
         load.zeros = open.zeros;
         for (at, len, into) in &open.runs {
-            if !self.opened.map_extents(ByteOffset(*at), *len as usize, *into, &mut load) {
+            if !self.opened.map_extents(VolumeOffset(*at), *len as usize, *into, &mut load) {
                 self.long = None;
                 self.beside.borrow_mut().extend(open.seen.iter().map(|seen| seen.item));
                 return None;

@@ -13,7 +13,7 @@ use crate::report::{Kind, Problem, Stop};
 use crate::stream::block_reader::{Arrived, BlockReader, Held, Load, cut};
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, VolumeOffset, VolumeRange};
 use crate::volume::find::Opened;
 
 /// Zeros of this length, aligned, become holes.
@@ -38,7 +38,7 @@ pub struct Decrypted {
     /// Bytes of the image.
     pub len: ByteLen,
     /// Ranges of the volume that could not be read, and are zero in the image.
-    pub unreadable: Vec<ByteRange>,
+    pub unreadable: Vec<VolumeRange>,
 }
 
 /// Writes the whole volume. `progress` receives the bytes written so far.
@@ -83,12 +83,12 @@ fn unwritable(error: io::Error) -> Problem {
 struct Plain<'a> {
     opened: &'a Opened,
     road: BlockReader<'a>,
-    unreadable: Vec<ByteRange>,
+    unreadable: Vec<VolumeRange>,
 }
 
 impl Plain<'_> {
     /// Passes the whole volume to `sink`, in the order of arrival.
-    fn read(&mut self, mut sink: impl FnMut(ByteOffset, Held) -> Result<(), Problem>) -> Result<(), Problem> {
+    fn read(&mut self, mut sink: impl FnMut(VolumeOffset, Held) -> Result<(), Problem>) -> Result<(), Problem> {
         let opened = self.opened;
         let loads = cut(opened.len()).map(|(at, part)| {
             let mut load = Load::new((at, true));
@@ -98,7 +98,7 @@ impl Plain<'_> {
             }
             load
         });
-        self.road.run(loads, |mut arrived: Arrived<(ByteOffset, bool)>| {
+        self.road.run(loads, |mut arrived: Arrived<(VolumeOffset, bool)>| {
             let (at, is_laid) = arrived.what;
             if !is_laid || arrived.failure.is_some() {
                 singly(opened, at, &mut arrived.bytes, &mut self.unreadable);
@@ -113,7 +113,7 @@ fn into_file(plain: &mut Plain<'_>, file: &File, progress: &mut dyn FnMut(ByteLe
     let done = AtomicU64::new(0);
     std::thread::scope(|scope| {
         // The number of slots bounds the waiting data: a slow image stalls the drive only when all are full.
-        let (sender, written) = unbounded::<(ByteOffset, Held)>();
+        let (sender, written) = unbounded::<(VolumeOffset, Held)>();
         let written_len = &done;
         let writer = std::thread::Builder::new().name("image".into()).spawn_scoped(scope, move || {
             written.iter().try_for_each(|(at, bytes)| {
@@ -160,22 +160,22 @@ fn into_stream(
 }
 
 /// Reads again in halves down to a sector, so that a bad sector costs only itself.
-fn singly(opened: &Opened, at: ByteOffset, into: &mut [u8], unreadable: &mut Vec<ByteRange>) {
+fn singly(opened: &Opened, at: VolumeOffset, into: &mut [u8], unreadable: &mut Vec<VolumeRange>) {
     let Err(_) = opened.read(at, into) else { return };
     let unit = opened.unit() as usize;
     if into.len() <= unit {
         into.fill(0);
-        unreadable.push(ByteRange::new(at.0, into.len() as u64));
+        unreadable.push(VolumeRange::new(at.0, into.len() as u64));
         return;
     }
     let half = (into.len() / 2).next_multiple_of(unit);
     let (first, second) = into.split_at_mut(half);
     singly(opened, at, first, unreadable);
-    singly(opened, ByteOffset(at.0 + half as u64), second, unreadable);
+    singly(opened, at + ByteLen(half as u64), second, unreadable);
 }
 
 /// Writes all but aligned runs of zeros.
-fn write_sparse(file: &File, at: ByteOffset, bytes: &[u8]) -> io::Result<()> {
+fn write_sparse(file: &File, at: VolumeOffset, bytes: &[u8]) -> io::Result<()> {
     let is_zero = |chunk: &[u8]| chunk.iter().all(|byte| *byte == 0);
     let mut from = None;
     for start in (0..bytes.len()).step_by(HOLE) {

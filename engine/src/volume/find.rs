@@ -15,7 +15,7 @@ use crate::ntfs::read::{ReadAt, ReadError};
 use crate::report::{Advice, Command, DriveFacts, Kind, Problem, Setting};
 use crate::stream::block_reader::Load;
 use crate::stream::medium::Medium;
-use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, Guid, SectorSize, VolumeOffset, VolumeRange};
 use crate::volume::key::{Key, Record};
 use crate::volume::same::Place;
 
@@ -52,7 +52,7 @@ pub struct Found {
     /// The partition in use; `None` for a bare volume.
     pub partition: Option<gpt::read::Entry>,
     /// The volume on the device.
-    pub volume: ByteRange,
+    pub volume: DeviceRange,
     /// Kind of the volume.
     pub inside: Inside,
     is_first: Option<bool>,
@@ -176,13 +176,13 @@ impl Found {
     ) -> Result<Self, Problem> {
         let size = medium.size();
         let failed = |error: io::Error, at: u64| {
-            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&drive.name).at(ByteOffset(at))
+            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&drive.name).at(DeviceOffset(at))
         };
         let mut first = vec![0; read::RECOGNISE_LEN.min(size.0 as usize)];
-        medium.read_exact_at(&mut first, ByteOffset(0)).map_err(|error| failed(error, 0))?;
+        medium.read_exact_at(&mut first, DeviceOffset(0)).map_err(|error| failed(error, 0))?;
         let bare = number.is_none() && (is_ntfs(&first) || !matches!(read::Boot::recognise(&first), Ok(None)));
         if bare {
-            let volume = ByteRange::new(0, size.0);
+            let volume = DeviceRange::new(0, size.0);
             let inside = look_into(medium.as_ref(), volume).map_err(|error| failed(error, 0))?;
             return Ok(Self { inside, ..Self::whole(medium, drive, serial) });
         }
@@ -229,7 +229,7 @@ impl Found {
             place: None,
             table: None,
             partition: None,
-            volume: ByteRange::new(0, medium.size().0),
+            volume: DeviceRange::new(0, medium.size().0),
             inside: Inside::Unknown,
             is_first: None,
             is_blank: false,
@@ -459,23 +459,23 @@ fn is_first_data(medium: &dyn Medium, table: &gpt::read::Found, used: &gpt::read
 }
 
 /// Whether the range holds a file system known to Windows, or cannot be read.
-fn holds_volume(medium: &dyn Medium, volume: ByteRange) -> bool {
+fn holds_volume(medium: &dyn Medium, volume: DeviceRange) -> bool {
     const REFS: &[u8] = b"ReFS\0\0\0\0";
     let mut boot = [0; 512];
-    match read_inside(medium, volume, ByteOffset(0), &mut boot) {
+    match read_inside(medium, volume, VolumeOffset(0), &mut boot) {
         Ok(()) => boot[510..] == [0x55, 0xAA] || boot[3..].starts_with(REFS),
         Err(_) => true,
     }
 }
 
 /// The part of a partition that is on the drive.
-fn there(entry: &gpt::read::Entry) -> ByteRange {
-    ByteRange { start: entry.range.start, len: entry.there }
+fn there(entry: &gpt::read::Entry) -> DeviceRange {
+    DeviceRange { start: entry.range.start, len: entry.there }
 }
 
 /// The kind of a volume by its first sectors.
-fn look_into(medium: &dyn Medium, volume: ByteRange) -> io::Result<Inside> {
-    let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium, volume, at, into);
+fn look_into(medium: &dyn Medium, volume: DeviceRange) -> io::Result<Inside> {
+    let mut reader = |at: VolumeOffset, into: &mut [u8]| read_inside(medium, volume, at, into);
     Ok(match read::Volume::open(&mut reader) {
         Ok(Some(bitlocker)) => Inside::BitLocker(Box::new(bitlocker)),
         Ok(None) => {
@@ -491,12 +491,12 @@ fn is_ntfs(boot: &[u8]) -> bool {
     boot.get(3..3 + NTFS_OEM.len()) == Some(NTFS_OEM)
 }
 
-fn read_inside(medium: &dyn Medium, volume: ByteRange, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
+fn read_inside(medium: &dyn Medium, volume: DeviceRange, at: VolumeOffset, into: &mut [u8]) -> io::Result<()> {
     let end = at.0.checked_add(into.len() as u64);
     if end.is_none_or(|end| end > volume.len.0) {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    medium.read_exact_at(into, ByteOffset(volume.start.0 + at.0))
+    medium.read_exact_at(into, at.on_device(volume.start))
 }
 
 /// Result of unlocking a volume.
@@ -532,11 +532,11 @@ pub struct Opened {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Offset on the device.
-    pub at: ByteOffset,
+    pub at: DeviceOffset,
     /// Length in bytes.
     pub len: u64,
     /// Offset for the cipher; `None` where nothing is encrypted.
-    pub sealed: Option<ByteOffset>,
+    pub sealed: Option<VolumeOffset>,
 }
 
 impl Opened {
@@ -599,7 +599,7 @@ impl Opened {
     ///
     /// # Errors
     /// Errors of the device; `UnexpectedEof` past the end.
-    pub fn read(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
+    pub fn read(&self, at: VolumeOffset, into: &mut [u8]) -> io::Result<()> {
         let end = at.0.checked_add(into.len() as u64).filter(|end| *end <= self.len.0);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
         if at.is_aligned(self.unit) && end.is_multiple_of(self.unit) {
@@ -607,14 +607,14 @@ impl Opened {
         }
         let start = at.0 / self.unit * self.unit;
         let mut whole = vec![0; (end.next_multiple_of(self.unit) - start) as usize];
-        self.read_whole(ByteOffset(start), &mut whole)?;
+        self.read_whole(VolumeOffset(start), &mut whole)?;
         into.copy_from_slice(&whole[(at.0 - start) as usize..][..into.len()]);
         Ok(())
     }
 
-    fn read_whole(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
+    fn read_whole(&self, at: VolumeOffset, into: &mut [u8]) -> io::Result<()> {
         let (medium, volume) = (self.medium(), self.found.volume);
-        let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium, volume, at, into);
+        let mut reader = |at: VolumeOffset, into: &mut [u8]| read_inside(medium, volume, at, into);
         match &self.mapping {
             Some(mapping) => mapping.read(at, into, self.cipher.as_deref(), &mut reader),
             None => reader(at, into),
@@ -635,7 +635,7 @@ impl Opened {
     }
 
     /// Ranges that must not be written to, in bytes of the volume: BitLocker's own.
-    pub fn hidden(&self) -> Vec<ByteRange> {
+    pub fn hidden(&self) -> Vec<VolumeRange> {
         self.mapping.iter().flat_map(Mapping::hidden).collect()
     }
 
@@ -644,19 +644,19 @@ impl Opened {
     /// # Errors
     /// `InvalidInput` unless both are whole sectors of the volume, and where the range includes bytes that are not the
     /// volume's own.
-    pub fn stored(&self, at: ByteOffset, len: ByteLen) -> io::Result<Vec<Stored>> {
+    pub fn stored(&self, at: VolumeOffset, len: ByteLen) -> io::Result<Vec<Stored>> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
         let inside = at.0.checked_add(len.0).is_some_and(|end| end <= self.len.0);
         if !inside || !at.is_aligned(self.unit) || !len.0.is_multiple_of(self.unit) {
             return Err(invalid("not whole sectors of the volume"));
         }
-        let base = self.found.volume.start.0;
+        let base = self.found.volume.start;
         let Some(mapping) = &self.mapping else {
-            return Ok(vec![Stored { at: ByteOffset(base + at.0), len: len.0, sealed: None }]);
+            return Ok(vec![Stored { at: at.on_device(base), len: len.0, sealed: None }]);
         };
         let segments = mapping.map(at, len).map(|segment| match segment.source {
             Source::Sealed(stored) if stored.is_aligned(self.unit) && segment.range.len.0.is_multiple_of(self.unit) => {
-                Ok(Stored { at: ByteOffset(base + stored.0), len: segment.range.len.0, sealed: Some(stored) })
+                Ok(Stored { at: stored.on_device(base), len: segment.range.len.0, sealed: Some(stored) })
             }
             _ => Err(invalid("not encrypted bytes of the volume")),
         });
@@ -667,7 +667,7 @@ impl Opened {
     ///
     /// # Errors
     /// As [`Opened::stored`].
-    pub fn seal(&self, at: ByteOffset, bytes: &[u8]) -> io::Result<Vec<(ByteOffset, Vec<u8>)>> {
+    pub fn seal(&self, at: VolumeOffset, bytes: &[u8]) -> io::Result<Vec<(DeviceOffset, Vec<u8>)>> {
         let mut rest = bytes;
         let mut out = Vec::new();
         for stored in self.stored(at, ByteLen(bytes.len() as u64))? {
@@ -684,7 +684,7 @@ impl Opened {
 
     /// Adds `len` bytes from `at` to a load, into its slot from byte `into` on. `false`, and nothing added, where that
     /// takes more than reading and decrypting whole sectors.
-    pub fn map_extents<T>(&self, at: ByteOffset, len: usize, into: usize, load: &mut Load<T>) -> bool {
+    pub fn map_extents<T>(&self, at: VolumeOffset, len: usize, into: usize, load: &mut Load<T>) -> bool {
         let end = at.0.checked_add(len as u64);
         if end.is_none_or(|end| end > self.len.0)
             || !at.is_aligned(self.unit)
@@ -692,9 +692,9 @@ impl Opened {
         {
             return false;
         }
-        let base = self.found.volume.start.0;
+        let base = self.found.volume.start;
         let Some(mapping) = &self.mapping else {
-            load.parts.push((into..into + len, ByteOffset(base + at.0)));
+            load.parts.push((into..into + len, at.on_device(base)));
             return true;
         };
         let before = (load.parts.len(), load.zeros.len(), load.crypt.len());
@@ -718,7 +718,7 @@ impl Opened {
                 load.crypt.truncate(before.2);
                 return false;
             }
-            load.parts.push((range.clone(), ByteOffset(base + stored.0)));
+            load.parts.push((range.clone(), stored.on_device(base)));
             if matches!(segment.source, Source::Sealed(_)) {
                 load.crypt.push((range, stored));
             }
@@ -728,13 +728,13 @@ impl Opened {
 
     /// Offset on the device of byte `at` of the unlocked volume; for bytes stored nowhere, the same offset in the
     /// volume.
-    pub fn device_offset(&self, at: ByteOffset) -> ByteOffset {
-        let base = self.found.volume.start.0;
+    pub fn device_offset(&self, at: VolumeOffset) -> DeviceOffset {
         let stored = self.mapping.as_ref().and_then(|mapping| mapping.map(at, ByteLen(1)).next());
-        match stored.map(|segment| segment.source) {
-            Some(Source::Sealed(stored) | Source::Plain(stored)) => ByteOffset(base.saturating_add(stored.0)),
-            Some(Source::Zeros) | None => ByteOffset(base.saturating_add(at.0)),
-        }
+        let at = match stored.map(|segment| segment.source) {
+            Some(Source::Sealed(stored) | Source::Plain(stored)) => stored,
+            Some(Source::Zeros) | None => at,
+        };
+        DeviceOffset(self.found.volume.start.0.saturating_add(at.0))
     }
 }
 
@@ -743,7 +743,7 @@ impl Opened {
 pub struct View<'a>(pub &'a Opened);
 
 impl ReadAt for View<'_> {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         self.0.read(at, buf).map_err(|error| ReadError { at, message: error.to_string() })
     }
 }

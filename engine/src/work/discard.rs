@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::device::Device;
 use crate::report::Stop;
-use crate::units::{ByteOffset, ByteRange};
+use crate::units::{DeviceOffset, DeviceRange};
 
 /// Bytes of a piece.
 const PIECE: u64 = 128 << 20;
@@ -28,7 +28,7 @@ pub struct BackgroundDiscard {
 
 impl BackgroundDiscard {
     /// Starts discarding `ranges` except `kept`; both ascending and disjoint. `None` when no thread can be started.
-    pub fn start(device: &Arc<Device>, ranges: &[ByteRange], kept: &[ByteRange]) -> Option<Self> {
+    pub fn start(device: &Arc<Device>, ranges: &[DeviceRange], kept: &[DeviceRange]) -> Option<Self> {
         let (device, pieces) = (Arc::clone(device), pieces(ranges, kept));
         let (finish_now, word) = bounded(1);
         let give = move || give(&device, &pieces, &word);
@@ -47,7 +47,7 @@ impl BackgroundDiscard {
     }
 }
 
-fn give(device: &Device, pieces: &[ByteRange], word: &Receiver<()>) {
+fn give(device: &Device, pieces: &[DeviceRange], word: &Receiver<()>) {
     let mut in_hurry = false;
     for piece in pieces {
         let began = Instant::now();
@@ -63,13 +63,13 @@ fn give(device: &Device, pieces: &[ByteRange], word: &Receiver<()>) {
 }
 
 /// `ranges` without `kept`, cut into pieces.
-fn pieces(ranges: &[ByteRange], kept: &[ByteRange]) -> Vec<ByteRange> {
+fn pieces(ranges: &[DeviceRange], kept: &[DeviceRange]) -> Vec<DeviceRange> {
     let mut out = Vec::new();
-    let mut add = |from: ByteOffset, to: ByteOffset| {
+    let mut add = |from: DeviceOffset, to: DeviceOffset| {
         let (mut at, end) = (from.0.next_multiple_of(ALIGN), to.0 / ALIGN * ALIGN);
         while at < end {
             let len = PIECE.min(end - at);
-            out.push(ByteRange::new(at, len));
+            out.push(DeviceRange::new(at, len));
             at += len;
         }
     };
@@ -90,8 +90,9 @@ mod tests {
 
     #[test]
     fn pieces_are_whole_sectors_of_what_is_not_kept() {
-        let ranges = [ByteRange::new(512, 3 * 4096), ByteRange::new(1 << 20, 2 * PIECE + 100)];
-        let kept = [ByteRange::new(0, 1024), ByteRange::new(9000, 10), ByteRange::new((1 << 20) + PIECE + 4096, 4096)];
+        let ranges = [DeviceRange::new(512, 3 * 4096), DeviceRange::new(1 << 20, 2 * PIECE + 100)];
+        let kept =
+            [DeviceRange::new(0, 1024), DeviceRange::new(9000, 10), DeviceRange::new((1 << 20) + PIECE + 4096, 4096)];
         let expected = [
             (4096, 4096),
             // The range from 9010 up to 12800 holds no whole sector.
@@ -99,8 +100,8 @@ mod tests {
             ((1 << 20) + PIECE, 4096),
             ((1 << 20) + PIECE + 8192, PIECE - 8192),
         ];
-        assert_eq!(pieces(&ranges, &kept), expected.map(|(at, len)| ByteRange::new(at, len)));
-        assert_eq!(pieces(&ranges, &[ByteRange::new(0, 4 * PIECE)]), []);
+        assert_eq!(pieces(&ranges, &kept), expected.map(|(at, len)| DeviceRange::new(at, len)));
+        assert_eq!(pieces(&ranges, &[DeviceRange::new(0, 4 * PIECE)]), []);
         assert_eq!(pieces(&[], &kept), []);
     }
 }

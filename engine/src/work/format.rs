@@ -30,7 +30,7 @@ use crate::stream::failures::Failures;
 use crate::stream::sources::all_left_out;
 use crate::stream::timeouts::Timeouts;
 use crate::surroundings::now;
-use crate::units::{BatchNo, ByteLen, ByteRange};
+use crate::units::{BatchNo, ByteLen, DeviceRange};
 use crate::volume::find::Opened;
 use crate::work::claim::claim;
 use crate::work::discard::BackgroundDiscard;
@@ -392,7 +392,7 @@ pub fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> 
 pub struct DriveIo<'a> {
     pub blocks: BlockIo,
     /// Ranges of old marks, and ranges that are written last.
-    pub wipe: Vec<ByteRange>,
+    pub wipe: Vec<DeviceRange>,
     pub once_wiped: &'a dyn Fn(),
     pub read: progress::ReadAt<'a>,
 }
@@ -442,21 +442,21 @@ pub fn fill(
 }
 
 /// Ranges of old signatures, and ranges that are written last, so that an unfinished drive shows no volume.
-pub fn whole_wipe(drive: &FormatDrive, device: &Device) -> Vec<ByteRange> {
+pub fn whole_wipe(drive: &FormatDrive, device: &Device) -> Vec<DeviceRange> {
     if drive.target.identity.is_none() {
         return Vec::new();
     }
     let size = device.geometry().size.0;
     let sector = drive.target.sector.bytes();
-    let mut ranges: Vec<ByteRange> = drive.target.old.iter().copied().chain(drive.layout.last_places()).collect();
+    let mut ranges: Vec<DeviceRange> = drive.target.old.iter().copied().chain(drive.layout.last_places()).collect();
     ranges.sort();
-    let mut out: Vec<ByteRange> = Vec::new();
+    let mut out: Vec<DeviceRange> = Vec::new();
     for range in ranges {
         let start = range.start.0 / sector * sector;
         let end = range.end().0.next_multiple_of(sector).min(size / sector * sector);
         match out.last_mut() {
             Some(last) if last.end().0 >= start => last.len = ByteLen(last.len.0.max(end.saturating_sub(last.start.0))),
-            _ if end > start => out.push(ByteRange::new(start, end - start)),
+            _ if end > start => out.push(DeviceRange::new(start, end - start)),
             _ => {}
         }
     }

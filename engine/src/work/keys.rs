@@ -24,7 +24,7 @@ use crate::limits::INPUT_FILE_MAX;
 use crate::report::{Kind, Problem, Setting};
 use crate::request::{PrepRequest, RecoveryForm};
 use crate::text;
-use crate::units::{ByteOffset, DiskShape, FileTime};
+use crate::units::{DiskShape, FileTime, VolumeOffset};
 
 /// Properties of a drive's new volume.
 pub fn spec(
@@ -195,7 +195,7 @@ impl Keys {
         let (region, front) = body.split_at_checked(REGION_LEN).ok_or_else(|| checkpoint("is too short"))?;
         let front = front.get(..FRONT_LEN).ok_or_else(|| checkpoint("is too short"))?;
         let places = regions.metadata();
-        let mut stored = |at: ByteOffset, into: &mut [u8]| -> io::Result<()> {
+        let mut stored = |at: VolumeOffset, into: &mut [u8]| -> io::Result<()> {
             let from = match places.iter().find(|place| (place.start..place.end()).contains(&at)) {
                 Some(place) => &region[(at.0 - place.start.0) as usize..],
                 None => front.get(at.0 as usize..).ok_or(io::ErrorKind::UnexpectedEof)?,

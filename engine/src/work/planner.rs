@@ -14,7 +14,7 @@ use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame, MANIFEST_NAM
 use crate::plan::tree::{DriveTree, FileKind, OwnFiles};
 use crate::report::{DrivePlan, Region, RegionKind};
 use crate::request::Table;
-use crate::units::{ByteLen, ByteRange, ClusterSize, Guid};
+use crate::units::{ByteLen, ClusterSize, DeviceRange, Guid};
 use crate::work::manifest::{self, Rules};
 use crate::work::recipe::Recipe;
 use crate::work::target::TargetDrive;
@@ -59,7 +59,7 @@ pub struct Planner<'a> {
     pub catalog: &'a Arc<Catalog>,
 }
 
-fn region(range: ByteRange, what: Use) -> Region {
+fn region(range: DeviceRange, what: Use) -> Region {
     let (kind, name) = match what {
         Use::Table => (RegionKind::Table, "partition table".into()),
         Use::TableBackup => (RegionKind::Table, "backup partition table".into()),

@@ -12,7 +12,7 @@ use crate::plan::drive::DriveLayout;
 use crate::pool::SLOT_LEN;
 use crate::report::{Advice, Kind, Problem, Setting};
 use crate::request::PrepRequest;
-use crate::units::{BatchNo, ByteOffset, DeviceOffset, FileTime};
+use crate::units::{BatchNo, DeviceOffset, FileTime};
 use crate::work::outcome::Sum;
 use crate::work::planner::FormatDrive;
 use crate::work::target::TargetDrive;
@@ -37,7 +37,7 @@ pub fn identity_digest(target: &TargetDrive) -> [u8; 32] {
 }
 
 /// Reads bytes from a device.
-pub type ReadAt<'a> = &'a dyn Fn(&mut [u8], ByteOffset) -> io::Result<()>;
+pub type ReadAt<'a> = &'a dyn Fn(&mut [u8], DeviceOffset) -> io::Result<()>;
 
 /// Reads the last durable batches back and compares them with their checksums. Returns the number of batches, counted
 /// from the first, that are reliable: fewer than `sums` has when a device lost data that it had reported as durable.
@@ -83,7 +83,7 @@ pub fn read_back(
                     Problem::new(Kind::Drive, format!("what is durable cannot be read back: {error}")).at(piece.at)
                 })?;
                 if let Some(cipher) = cipher.filter(|_| !plain(&batch.content)) {
-                    cipher.open(ByteOffset(piece.at.0 - layout.volume().start.0), into);
+                    cipher.open(piece.at.in_volume(layout.volume_start()), into);
                 }
             }
             if hash::crc64(&slot[..sum.len]) != sum.crc {

@@ -21,7 +21,7 @@ use crate::stream::block_reader::{Arrived, BlockReader, Load};
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, How, Span, Workers};
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 use crate::volume::find::{Found, Opened};
 use crate::volume::key::Key;
 use crate::work::outcome::{HashReader, Sum};
@@ -66,7 +66,7 @@ pub struct Written<'a> {
 
 /// A batch under way.
 struct Back {
-    at: ByteOffset,
+    at: DeviceOffset,
     phase: Phase,
     sum: Option<Sum>,
     /// Expected MD5 of each span, and the index of its file.
@@ -157,7 +157,7 @@ pub(crate) fn open_again(
     medium: Box<dyn Medium>,
     facts: &DriveFacts,
     record: Option<&Path>,
-    place: Option<ByteRange>,
+    place: Option<DeviceRange>,
 ) -> Result<Opened, Problem> {
     let key = match record {
         Some(record) => {
@@ -233,8 +233,8 @@ fn load(
 ) -> io::Result<Load<Back>> {
     let sum = written.sums.get(seq).copied().flatten();
     let len = sum.map_or(batch.len, |sum| sum.len);
-    let at = batch.pieces.first().map_or(ByteOffset(0), |piece| piece.at);
-    let volume = written.layout.volume().start.0;
+    let at = batch.pieces.first().map_or(DeviceOffset(0), |piece| piece.at);
+    let volume = written.layout.volume_start();
     let mut load = Load::new(Back { at, phase: batch.phase, sum, blocks: Vec::new(), len });
     load.len = len;
     let is_plain = matches!(batch.content, Content::Plain(_));
@@ -243,7 +243,7 @@ fn load(
         if range.start < range.end {
             load.parts.push((range.clone(), piece.at));
             if !is_plain {
-                load.crypt.push((range, ByteOffset(piece.at.0 - volume)));
+                load.crypt.push((range, piece.at.in_volume(volume)));
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::journal::records;
 use crate::pool::Pool;
 use crate::report::{Advice, DriveFacts, Event, Kind, Notice, Problem, Problems, Setting};
 use crate::request::{EngineChoice, PrepRequest};
-use crate::units::ByteOffset;
+use crate::units::DeviceOffset;
 use crate::volume::find::Opened;
 use crate::work::kept;
 use crate::work::readback;
@@ -190,12 +190,12 @@ pub fn engine(
 
 /// `offset:length:SHA-512` of the table and of the volume's front, joined by `;`: the form of the only public sample,
 /// which covers the first MiB and 143,360 bytes of the partition.
-pub fn header_hash(device: &Device, volume: ByteOffset) -> Result<String, Problem> {
+pub fn header_hash(device: &Device, volume: DeviceOffset) -> Result<String, Problem> {
     let mut parts = Vec::new();
     for (at, len) in [(0, 1 << 20), (volume.0, 143_360)] {
         let mut bytes = vec![0; len];
-        device.read_exact_at(&mut bytes, ByteOffset(at)).map_err(|error| {
-            Problem::new(Kind::Drive, format!("the drive's header cannot be read back: {error}")).at(ByteOffset(at))
+        device.read_exact_at(&mut bytes, DeviceOffset(at)).map_err(|error| {
+            Problem::new(Kind::Drive, format!("the drive's header cannot be read back: {error}")).at(DeviceOffset(at))
         })?;
         parts.push(format!("{at}:{len}:{}", hash::hex_upper(&hash::sha512(&bytes))));
     }

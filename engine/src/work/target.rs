@@ -13,7 +13,7 @@ use crate::device::signature::{self, Contents};
 use crate::device::{self, Access, Device, Ground, Held, Identity, Roots, Transport, guard};
 use crate::report::{Advice, DriveFacts, Kind, Problem, Problems, Setting};
 use crate::request::{AbsentDrive, SizeClass};
-use crate::units::{ByteLen, ByteRange, SectorSize};
+use crate::units::{ByteLen, DeviceRange, SectorSize};
 use crate::volume::find;
 
 /// A drive of the session, examined but not claimed yet.
@@ -33,7 +33,7 @@ pub struct TargetDrive {
     /// The file at the time of planning; `None` for hardware and for an image that the session creates.
     pub planned_file: Option<(u64, u64)>,
     /// Ranges of old signatures, to be wiped.
-    pub old: Vec<ByteRange>,
+    pub old: Vec<DeviceRange>,
     /// Whether its row asks for `SilentMode`.
     pub silent: bool,
     /// Whether it was named by a feature of the drive itself: its serial, or a link that contains it.

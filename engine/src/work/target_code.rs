@@ -6,7 +6,7 @@ use crate::checkpoint::code::{Decoder, Encoder};
 use crate::device::{Identity, Transport};
 use crate::plan::snapshot::{read_path, write_path};
 use crate::report::DriveFacts;
-use crate::units::{ByteLen, ByteRange, SectorSize};
+use crate::units::{ByteLen, DeviceRange, SectorSize};
 use crate::work::target::TargetDrive;
 
 /// Writes everything of a drive except its key.
@@ -74,7 +74,7 @@ pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
     })?;
     let mut old = Vec::new();
     for _ in 0..from.count(16)? {
-        old.push(ByteRange::new(from.u64()?, from.u64()?));
+        old.push(DeviceRange::new(from.u64()?, from.u64()?));
     }
     let (silent, named_firmly) = (flag(from)?, flag(from)?);
     let planned_file = from.option(|from| Ok((from.u64()?, from.u64()?)))?;

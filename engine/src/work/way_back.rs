@@ -11,7 +11,7 @@ use crate::request::PrepRequest;
 use crate::stream::event_loop::BlockIo;
 use crate::stream::failures::Failures;
 use crate::stream::zeros::{self, OnError};
-use crate::units::{ByteOffset, ByteRange};
+use crate::units::{DeviceOffset, DeviceRange};
 use crate::work::claim::claim;
 use crate::work::target::TargetDrive;
 use crate::work::{steps, target_code};
@@ -25,30 +25,30 @@ pub struct WayBack {
     /// The drive.
     pub target: TargetDrive,
     /// Range of the session's volume.
-    volume: ByteRange,
+    volume: DeviceRange,
     /// Ranges whose contents make it a volume, in the order of writing; for drives that are formatted.
-    places: Vec<ByteRange>,
+    places: Vec<DeviceRange>,
     /// Its partition tables and their SHA-256: no other drive has the same identifiers.
-    pub tables: Vec<(ByteRange, [u8; 32])>,
+    pub tables: Vec<(DeviceRange, [u8; 32])>,
 }
 
 impl WayBack {
     /// For a drive that is formatted, or for one whose volume stays.
     pub fn of(target: &TargetDrive, layout: Option<&DriveLayout>) -> Self {
-        let mut places: Vec<ByteRange> = Vec::new();
+        let mut places: Vec<DeviceRange> = Vec::new();
         for place in layout.map(DriveLayout::last_places).unwrap_or_default() {
             match places.last_mut() {
                 Some(last) if last.end() == place.start => last.len.0 += place.len.0,
                 _ => places.push(place),
             }
         }
-        let volume = layout.map_or(ByteRange::new(0, 0), DriveLayout::volume);
+        let volume = layout.map_or(DeviceRange::new(0, 0), DriveLayout::volume);
         let tables = layout.map(|layout| {
             let (primary, backup) = (layout.table().primary(), layout.table().backup());
-            std::iter::once((ByteOffset(0), primary)).chain(backup)
+            std::iter::once((DeviceOffset(0), primary)).chain(backup)
         });
         let tables = tables.into_iter().flatten();
-        let tables = tables.map(|(at, bytes)| (ByteRange::new(at.0, bytes.len() as u64), hash::sha256(&bytes)));
+        let tables = tables.map(|(at, bytes)| (DeviceRange::new(at.0, bytes.len() as u64), hash::sha256(&bytes)));
         Self { target: target.clone(), volume, places, tables: tables.collect() }
     }
 
@@ -100,7 +100,7 @@ impl WayBack {
         let mut from = Decoder::new(bytes);
         let target = target_code::load_target(&mut from)?;
         let count = from.count(16)?;
-        let range = |from: &mut Decoder<'_>| Ok(ByteRange::new(from.u64()?, from.u64()?));
+        let range = |from: &mut Decoder<'_>| Ok(DeviceRange::new(from.u64()?, from.u64()?));
         let volume = range(&mut from)?;
         let places = (0..count).map(|_| range(&mut from)).collect::<Result<_, Fault>>()?;
         let mut tables = Vec::new();
@@ -115,7 +115,7 @@ impl WayBack {
 /// visible, then the rest.
 pub fn unmake(mut io: BlockIo, reversal: &WayBack) -> Result<(), Problem> {
     let WayBack { volume, places, .. } = reversal;
-    let places: Vec<ByteRange> = places.iter().rev().copied().collect();
+    let places: Vec<DeviceRange> = places.iter().rev().copied().collect();
     let tables = places.iter().take_while(|place| place.end().0 <= volume.start.0 || place.start.0 >= volume.end().0);
     let tables = tables.count();
     let (first, rest) = places.split_at(tables);

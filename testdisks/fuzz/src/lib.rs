@@ -11,7 +11,7 @@ use std::path::Path;
 
 use dray_azure::{bloblist, copylog, dataset, drive_record, driveset, journal, ledger, manifest, properties};
 use dray_base::problem::Problems;
-use dray_base::units::{ByteLen, ByteOffset, SectorSize};
+use dray_base::units::{ByteLen, DeviceOffset, SectorSize, VolumeOffset};
 use dray_bitlocker::keys::KeyInput;
 use dray_bitlocker::map;
 use dray_bitlocker::read as bitlocker;
@@ -63,7 +63,7 @@ fn partitions(input: &[u8]) {
         Ok(())
     });
     // What it becomes on another disk, however it was found.
-    let read_at = |at: ByteOffset, into: &mut [u8]| {
+    let read_at = |at: DeviceOffset, into: &mut [u8]| {
         into.fill(0);
         overlay(front, 0, at.0, into);
         overlay(end, end_at, at.0, into);
@@ -108,7 +108,7 @@ const COPY_LEN: usize = 8 << 10;
 fn fve(input: &[u8]) {
     struct Pieces<'a>(&'a [u8], &'a [u8], &'a [u8]);
     impl map::ReadAt for Pieces<'_> {
-        fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> io::Result<()> {
+        fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> io::Result<()> {
             if at.0 > 1 << 40 || buf.len() > 16 << 20 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -136,7 +136,7 @@ fn fve(input: &[u8]) {
         Err(_) => volume.mapping().clone(),
     };
     for at in [0, 1 << 13, 1 << 21, 1 << 30, u64::MAX - 512] {
-        let _ = mapping.map(ByteOffset(at), ByteLen(1 << 20)).take(1000).count();
+        let _ = mapping.map(VolumeOffset(at), ByteLen(1 << 20)).take(1000).count();
     }
     let _ = mapping.hidden().count();
 }
@@ -183,7 +183,7 @@ impl Sectors {
 }
 
 impl ReadAt for Sectors {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         let end = at.0.checked_add(buf.len() as u64).filter(|end| *end <= VOLUME_LEN);
         let Some(end) = end else { return Err(ReadError { at, message: "past the end".into() }) };
         buf.fill(0);

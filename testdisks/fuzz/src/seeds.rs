@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use dray_base::units::{ByteLen, ByteOffset};
+use dray_base::units::{ByteLen, VolumeOffset};
 use dray_bitlocker::map;
 use dray_bitlocker::read as bitlocker;
 use dray_ntfs::read::{ReadAt, ReadError, Volume};
@@ -119,7 +119,7 @@ fn tables() -> Vec<Vec<u8>> {
 fn fve() -> Vec<Vec<u8>> {
     struct Reader(File);
     impl map::ReadAt for Reader {
-        fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> std::io::Result<()> {
+        fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> std::io::Result<()> {
             self.0.read_exact_at(buf, at.0)
         }
     }
@@ -161,7 +161,7 @@ struct Recorder {
 }
 
 impl ReadAt for Recorder {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         let failed = |error: std::io::Error| ReadError { at, message: error.to_string() };
         let inside = at.0.checked_add(buf.len() as u64).is_some_and(|end| end <= self.len);
         if !inside {

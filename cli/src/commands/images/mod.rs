@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use dray_engine::api::prepare::{Stop, Workers};
 use dray_engine::report::{DriveFacts, Event, Kind, Notice, Problem};
-use dray_engine::units::{ByteLen, ByteRange};
+use dray_engine::units::{ByteLen, DeviceRange};
 use serde_json::{Value, json};
 
 use crate::render::{Output, watched};
@@ -55,12 +55,12 @@ fn on_board<T: Send>(
 }
 
 /// Ranges as pairs of start and length.
-fn pairs(ranges: &[ByteRange]) -> Value {
+fn pairs(ranges: &[DeviceRange]) -> Value {
     ranges.iter().map(|range| json!([range.start.0, range.len.0])).collect()
 }
 
 /// Ranges in words, the first of them.
-fn places(ranges: &[ByteRange]) -> String {
+fn places(ranges: &[DeviceRange]) -> String {
     let named = ranges.iter().take(SHOWN_MAX).map(|range| format!("{} bytes at {}", range.len.0, range.start));
     let mut text = named.collect::<Vec<_>>().join("; ");
     if ranges.len() > SHOWN_MAX {
@@ -70,7 +70,7 @@ fn places(ranges: &[ByteRange]) -> String {
 }
 
 /// Bytes in all of them.
-fn sum(ranges: &[ByteRange]) -> ByteLen {
+fn sum(ranges: &[DeviceRange]) -> ByteLen {
     ByteLen(ranges.iter().map(|range| range.len.0).sum())
 }
 

@@ -8,7 +8,7 @@ use dray_engine::api::image::ranges;
 use dray_engine::api::image::write::{self, OneWritten, Write as Drives, WriteRequest, Written};
 use dray_engine::api::inspect::{Inside, find};
 use dray_engine::report::{DriveFacts, Kind, Problem, Problems};
-use dray_engine::units::ByteRange;
+use dray_engine::units::DeviceRange;
 use serde_json::{Value, json};
 
 use super::{no_signals, on_board, pairs, places, sum};
@@ -181,7 +181,7 @@ fn carry(
 }
 
 /// Unused ranges of the source and the drive that it was prepared for, as far as a key shows.
-fn inside(source: &Path, common: &Common, output: &Output) -> Result<(Vec<ByteRange>, Option<String>), Problem> {
+fn inside(source: &Path, common: &Common, output: &Output) -> Result<(Vec<DeviceRange>, Option<String>), Problem> {
     let keys = common.key.read()?;
     if !common.only_used && !keys.are_given() {
         return Ok((Vec::new(), None));

@@ -1,6 +1,6 @@
 //! The ranges of a page blob listed in the manifest: the runs that are not all zero.
 
-use crate::units::ByteRange;
+use crate::units::StreamRange;
 
 /// Zeros are detected in pieces of 4 KiB, the unit of sparse files. The documented unit is 512 bytes.
 pub const RUN_GRANULE: usize = 4096;
@@ -15,13 +15,13 @@ pub const fn runs_max(len: u64) -> u64 {
 
 /// Appends the runs of `chunk` that are not all zero, as offsets in the chunk, in ascending order. All but a last one at
 /// the end of the chunk start and end on [`RUN_GRANULE`]; a chunk of whole 512-byte pages gives runs of whole pages.
-pub fn nonzero_runs(chunk: &[u8], out: &mut Vec<ByteRange>) {
+pub fn nonzero_runs(chunk: &[u8], out: &mut Vec<StreamRange>) {
     let mut open: Option<u64> = None;
     let mut at = 0;
     for piece in chunk.chunks(RUN_GRANULE) {
         match (is_zero(piece), open) {
             (true, Some(start)) => {
-                out.push(ByteRange::new(start, at - start));
+                out.push(StreamRange::new(start, at - start));
                 open = None;
             }
             (false, None) => open = Some(at),
@@ -30,7 +30,7 @@ pub fn nonzero_runs(chunk: &[u8], out: &mut Vec<ByteRange>) {
         at += piece.len() as u64;
     }
     if let Some(start) = open {
-        out.push(ByteRange::new(start, at - start));
+        out.push(StreamRange::new(start, at - start));
     }
 }
 

@@ -3,7 +3,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::dataset::Disposition;
-use crate::units::ByteRange;
+use crate::units::StreamRange;
 use crate::{Digest, Md5};
 use dray_base::entropy::{Entropy, Seeded};
 
@@ -171,7 +171,7 @@ fn nonzero_runs_name_every_byte_that_is_not_zero() {
         }
         let mut runs = Vec::new();
         nonzero_runs(&chunk, &mut runs);
-        let named = |i: usize| runs.iter().any(|r: &ByteRange| (r.start.0..r.end().0).contains(&(i as u64)));
+        let named = |i: usize| runs.iter().any(|r: &StreamRange| (r.start.0..r.end().0).contains(&(i as u64)));
         for (i, byte) in chunk.iter().enumerate() {
             assert!(*byte == 0 || named(i));
         }

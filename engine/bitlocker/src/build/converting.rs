@@ -9,7 +9,7 @@ use super::REGION_LEN;
 use crate::crypt::secret::Key32;
 use crate::datum::Writer;
 use crate::format::{BLOCK_UNIT, BlockHeader, DatasetHeader, Validation, crc32, key_type, role, state};
-use crate::units::{ByteOffset, FileTime};
+use crate::units::{FileTime, VolumeOffset};
 
 /// Set in the time of nonces that a driver makes, never in those of a new volume (docs/spec/bitlocker.md#validation).
 const OF_A_DRIVER: u64 = 1 << 63;
@@ -43,7 +43,7 @@ impl Converting {
 
     /// The region with the border `plain_from` (a whole sector), from which on nothing is encrypted. The same border
     /// always gives the same region.
-    pub fn until(&self, plain_from: ByteOffset) -> Vec<u8> {
+    pub fn until(&self, plain_from: VolumeOffset) -> Vec<u8> {
         let block_len = self.block_len();
         let mut block = self.region[..block_len].to_vec();
         let mut time = 0;

@@ -10,7 +10,7 @@ use crate::format::RegionOffsets;
 use crate::keys::KeyInput;
 use crate::map::{Mapping, Source};
 use crate::read::{Integrity, ProtectorKind, State, Volume};
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, DiskShape, SectorSize};
+use crate::units::{ByteLen, ClusterSize, DiskShape, SectorSize, VolumeOffset, VolumeRange};
 use dray_base::entropy::Seeded;
 use zerocopy::FromBytes;
 
@@ -79,7 +79,7 @@ impl Image {
         let cipher = made.secrets.sector_cipher().unwrap();
         let mut noise = Seeded::new(0xD1CE);
         let put = |image: &mut Self, at: u64, plain: Vec<u8>| {
-            for segment in mapping.map(ByteOffset(at), ByteLen(plain.len() as u64)) {
+            for segment in mapping.map(VolumeOffset(at), ByteLen(plain.len() as u64)) {
                 let from = (segment.range.start.0 - at) as usize;
                 let mut bytes = plain[from..][..segment.range.len.0 as usize].to_vec();
                 if let Source::Sealed(stored) = segment.source {
@@ -291,7 +291,7 @@ fn judge_with_bitlocker_core(made: &Made, image: &Image, name: &str) {
     let file = image.file.try_clone().unwrap();
     let mut volume = bitlocker::BitLockerVolume::unlock_with_recovery_password(file, password.expose()).unwrap();
     let mapping = made.regions().mapping();
-    let hidden = |at: u64| mapping.hidden().any(|range| range.overlaps(ByteRange::new(at, 1)));
+    let hidden = |at: u64| mapping.hidden().any(|range| range.overlaps(VolumeRange::new(at, 1)));
     // It gives noise for parts of BitLocker's own areas where the other readers give zeros.
     for (at, plain) in image.plan.iter().filter(|(at, _)| !hidden(*at)) {
         let mut buf = vec![0; plain.len()];
@@ -301,7 +301,7 @@ fn judge_with_bitlocker_core(made: &Made, image: &Image, name: &str) {
 }
 
 fn read_back(made: &Made, image: &Image, name: &str) {
-    let mut reader = |at: ByteOffset, buf: &mut [u8]| image.file.read_exact_at(buf, at.0);
+    let mut reader = |at: VolumeOffset, buf: &mut [u8]| image.file.read_exact_at(buf, at.0);
     let volume = Volume::open(&mut reader).unwrap().unwrap();
     assert!(volume.copies_are_equal() && volume.state() == State::Encrypted && !volume.is_suspended());
     assert_eq!(volume.mapping(), &made.regions().mapping());
@@ -318,7 +318,7 @@ fn read_back(made: &Made, image: &Image, name: &str) {
         assert_eq!(stored[0].1.printed().expose(), printed.expose());
         for (at, plain) in &image.plan {
             let mut buf = vec![0; plain.len()];
-            unlocked.open_range(ByteOffset(*at), &mut buf, &mut reader).unwrap();
+            unlocked.open_range(VolumeOffset(*at), &mut buf, &mut reader).unwrap();
             assert!(buf == *plain, "{name}: other bytes at {at:#x}");
         }
     }
@@ -352,11 +352,11 @@ fn judge_a_volume_half_encrypted_is_read_by_others() {
     assert_eq!(converting.finished(), &made.region[..]);
     let [first, second, _] = made.regions().metadata();
     for border in [first.start.0 + (1 << 20), second.start.0 - 0x2000, VOLUME_LEN - 512] {
-        let border = ByteOffset(border);
+        let border = VolumeOffset(border);
         let name = format!("half-{}", border.0);
         let mapping = made.regions().mapping_until(border);
         let image = Image::write_with(&made, &mapping, &converting.until(border), &name);
-        let mut reader = |at: ByteOffset, buf: &mut [u8]| image.file.read_exact_at(buf, at.0);
+        let mut reader = |at: VolumeOffset, buf: &mut [u8]| image.file.read_exact_at(buf, at.0);
         let volume = Volume::open(&mut reader).unwrap().unwrap();
         assert!(volume.copies_are_equal());
         assert_eq!((volume.state(), volume.mapping()), (State::Partial { plain_from: border }, &mapping));
@@ -366,7 +366,7 @@ fn judge_a_volume_half_encrypted_is_read_by_others() {
         assert_eq!(unlocked.converting(&made.region[..]).unwrap().until(border), converting.until(border));
         for (at, plain) in &image.plan {
             let mut buf = vec![0; plain.len()];
-            unlocked.open_range(ByteOffset(*at), &mut buf, &mut reader).unwrap();
+            unlocked.open_range(VolumeOffset(*at), &mut buf, &mut reader).unwrap();
             assert!(buf == *plain, "{name}: other bytes at {at:#x}");
         }
         judge_with_python("libbde", &made, &image, &name);

@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
 
 use crate::format::{BootSector, GUID_EOW, GUID_FINISHED, JUMP_VISTA, OEM_TO_GO, RegionOffsets, SIGNATURE};
-use crate::units::{ByteOffset, SectorSize};
+use crate::units::{SectorSize, VolumeOffset};
 
 /// Layout of a BitLocker volume, by generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,9 @@ pub struct Boot {
     /// Sector size of the volume.
     pub sector: SectorSize,
     /// Offsets of the three metadata regions. Vista's first sector holds the first only; the others are 0 then.
-    pub regions: [ByteOffset; 3],
+    pub regions: [VolumeOffset; 3],
     /// Offsets of the two descriptions of a conversion by Windows 8 or later; `None` when none is running.
-    pub conversion: Option<[ByteOffset; 2]>,
+    pub conversion: Option<[VolumeOffset; 2]>,
 }
 
 /// Fault of a BitLocker boot sector from which the metadata cannot be located.
@@ -72,7 +72,7 @@ impl Boot {
             0 => SectorSize::S512,
             bytes => SectorSize::from_bytes(bytes.into()).ok_or(BootError::SectorSize { found: bytes })?,
         };
-        let at = |offset: U64| ByteOffset(offset.get());
+        let at = |offset: U64| VolumeOffset(offset.get());
         Ok(Some(match named {
             Some((converting, offsets)) => Self {
                 form,
@@ -86,7 +86,12 @@ impl Boot {
                     .checked_mul(u64::from(boot.sectors_per_cluster) * sector.bytes())
                     .filter(|&first| first > 0)
                     .ok_or(BootError::RegionCluster { cluster })?;
-                Self { form, sector, regions: [ByteOffset(first), ByteOffset(0), ByteOffset(0)], conversion: None }
+                Self {
+                    form,
+                    sector,
+                    regions: [VolumeOffset(first), VolumeOffset(0), VolumeOffset(0)],
+                    conversion: None,
+                }
             }
         }))
     }

@@ -6,7 +6,7 @@ use zerocopy::little_endian::U64;
 
 use crate::format::{EowBitmapHeader, EowHeader, EowRecordHeader, crc32};
 use crate::map::{ChunkRegion, Chunks, ReadAt};
-use crate::units::{ByteOffset, SectorSize};
+use crate::units::{SectorSize, VolumeOffset};
 
 const SIGNATURE: [u8; 8] = *b"FVE-EOW\0";
 const BITMAP_SIGNATURE: [u8; 10] = *b"FVE-EOWBM\0";
@@ -29,7 +29,7 @@ pub(super) struct Conversion {
 }
 
 /// Reads the description of a conversion; `None` when neither copy is good.
-pub(super) fn read(blocks: [ByteOffset; 2], sector: SectorSize, reader: &mut dyn ReadAt) -> Option<Conversion> {
+pub(super) fn read(blocks: [VolumeOffset; 2], sector: SectorSize, reader: &mut dyn ReadAt) -> Option<Conversion> {
     let mut first = None;
     let mut hidden = Vec::new();
     for at in blocks {
@@ -74,7 +74,7 @@ impl Block {
     }
 }
 
-fn read_block(at: ByteOffset, sector: SectorSize, reader: &mut dyn ReadAt) -> Option<Block> {
+fn read_block(at: VolumeOffset, sector: SectorSize, reader: &mut dyn ReadAt) -> Option<Block> {
     let head = read_sectors(at, size_of::<EowHeader>(), sector, reader)?;
     let (header, _) = EowHeader::read_from_prefix(&head).ok()?;
     let size = usize::from(header.size.get());
@@ -89,7 +89,7 @@ fn read_block(at: ByteOffset, sector: SectorSize, reader: &mut dyn ReadAt) -> Op
 
 /// One region's newest bitmap, the place of its log, and the length of the bitmap file.
 fn read_bitmap(at: u64, sector: SectorSize, reader: &mut dyn ReadAt) -> Option<(ChunkRegion, u64, u64)> {
-    let at = ByteOffset(at);
+    let at = VolumeOffset(at);
     let head = read_sectors(at, size_of::<EowBitmapHeader>(), sector, reader)?;
     let (header, _) = EowBitmapHeader::read_from_prefix(&head).ok()?;
     let size = usize::try_from(header.size.get()).ok()?;
@@ -132,7 +132,7 @@ fn fits(bytes: &[u8], crc_at: usize, expected: u32) -> bool {
 }
 
 /// At least `len` bytes, in whole sectors.
-fn read_sectors(at: ByteOffset, len: usize, sector: SectorSize, reader: &mut dyn ReadAt) -> Option<Vec<u8>> {
+fn read_sectors(at: VolumeOffset, len: usize, sector: SectorSize, reader: &mut dyn ReadAt) -> Option<Vec<u8>> {
     if !at.is_aligned(sector.bytes()) {
         return None;
     }

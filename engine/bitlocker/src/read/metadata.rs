@@ -14,7 +14,7 @@ use crate::format::{
     VERSION_SEVEN, VERSION_VISTA, Validation, VirtualizationHead, VmkHead, Xinfo, cipher_of, crc32, key_type, kind,
     priority, role,
 };
-use crate::units::{ByteOffset, FileTime, Guid};
+use crate::units::{FileTime, Guid, VolumeOffset};
 
 /// Fault of a metadata copy. Offsets are bytes from the start of the copy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum CopyFault {
     #[error("it says it should be at byte {found}")]
     Misplaced {
         /// Offset that it gives for itself.
-        found: ByteOffset,
+        found: VolumeOffset,
     },
     /// The dataset's sizes (at 0x40, 0x48) contradict each other or the block's.
     #[error("its dataset says {size} bytes (at 0x40) with a header of {header_size} (at 0x48)")]
@@ -165,7 +165,7 @@ pub struct ExtendedInfo {
     /// 1 workstation, 3 server.
     pub product_type: u8,
     /// The verify region: offset and length.
-    pub verify: (ByteOffset, u64),
+    pub verify: (VolumeOffset, u64),
     /// Original and native sector size.
     pub sectors: [u32; 2],
 }
@@ -191,9 +191,9 @@ pub struct Metadata {
     /// Sectors of the front that are stored at `relocated_at`.
     pub relocated_sectors: u32,
     /// Offset of those sectors. Vista: unused.
-    pub relocated_at: ByteOffset,
+    pub relocated_at: VolumeOffset,
     /// The three metadata regions.
-    pub regions: [ByteOffset; 3],
+    pub regions: [VolumeOffset; 3],
     /// The volume identifier.
     pub volume_id: Guid,
     /// Counter of the next wrapping.
@@ -209,7 +209,7 @@ pub struct Metadata {
     /// The protectors, as they are stored.
     pub protectors: Vec<Protector>,
     /// Offset and length of the relocated area according to the virtualization datum.
-    pub virtualization: Option<(ByteOffset, u64)>,
+    pub virtualization: Option<(VolumeOffset, u64)>,
     /// The rest of that datum since Windows 8.
     pub extended: Option<ExtendedInfo>,
     /// Whether the CRC-32 matches. A copy with a wrong one is used only when there is no better one.
@@ -236,7 +236,7 @@ pub(super) const fn region_len(version: u16) -> usize {
 }
 
 /// Reads the copy at `at`, the `index`-th. The CRC-32 is computed, but a wrong one is no error here.
-pub(super) fn parse(region: &[u8], expected: u16, index: usize, at: ByteOffset) -> Result<Metadata, CopyFault> {
+pub(super) fn parse(region: &[u8], expected: u16, index: usize, at: VolumeOffset) -> Result<Metadata, CopyFault> {
     let header = match BlockHeader::ref_from_prefix(region) {
         Ok((header, _)) if header.signature == SIGNATURE => header,
         _ => return Err(CopyFault::Signature),
@@ -252,7 +252,7 @@ pub(super) fn parse(region: &[u8], expected: u16, index: usize, at: ByteOffset) 
     if block_len < headers_len || block_len > room {
         return Err(CopyFault::BlockSize { found: block_len });
     }
-    let offset = |value: U64| ByteOffset(value.get());
+    let offset = |value: U64| VolumeOffset(value.get());
     let regions = header.regions.map(offset);
     if regions[index] != at {
         return Err(CopyFault::Misplaced { found: regions[index] });
@@ -274,7 +274,7 @@ pub(super) fn parse(region: &[u8], expected: u16, index: usize, at: ByteOffset) 
         state_offset: header.state_offset.get(),
         state_size: header.state_size.get(),
         relocated_sectors: if version == VERSION_VISTA { 0 } else { header.relocated_sectors.get() },
-        relocated_at: ByteOffset(if version == VERSION_VISTA { 0 } else { header.relocated_at.get() }),
+        relocated_at: VolumeOffset(if version == VERSION_VISTA { 0 } else { header.relocated_at.get() }),
         regions,
         volume_id: Guid(dataset.id),
         next_counter: dataset.next_counter.get(),
@@ -333,7 +333,7 @@ fn take_datum(metadata: &mut Metadata, datum: &Datum<'_>) -> Result<(), DatumErr
         (role::FVEK, kind::AES_CCM) if metadata.fvek.is_none() => metadata.fvek = Some(datum.sealed()?),
         (role::VIRTUALIZATION, kind::VIRTUALIZATION) => {
             let (head, rest) = datum.split::<VirtualizationHead>()?;
-            metadata.virtualization = Some((ByteOffset(head.relocated_at.get()), head.relocated_len.get()));
+            metadata.virtualization = Some((VolumeOffset(head.relocated_at.get()), head.relocated_len.get()));
             metadata.extended = extended(rest);
         }
         // Newer Windows brings new kinds; their size is all that a reader needs (docs/spec/bitlocker.md#datum-types).
@@ -357,7 +357,7 @@ fn extended(bytes: &[u8]) -> Option<ExtendedInfo> {
         flags: xinfo.flags.get(),
         os: [xinfo.os_major.get(), xinfo.os_minor.get(), xinfo.os_build.get()],
         product_type: xinfo.product_type,
-        verify: (ByteOffset(xinfo.verify_at.get()), xinfo.verify_len.get()),
+        verify: (VolumeOffset(xinfo.verify_at.get()), xinfo.verify_len.get()),
         sectors: [xinfo.original_sector.get(), xinfo.native_sector.get()],
     })
 }

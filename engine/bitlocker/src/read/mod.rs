@@ -22,7 +22,7 @@ use super::map::{Layout, Mapping, MappingError, ReadAt};
 use crate::crypt::secret::{Key16, Key32, SecretBytes};
 use crate::crypt::stretch::{ROUNDS, RecoveryPassword, password_hash, stretch};
 use crate::crypt::{Cipher, SectorCipher};
-use crate::units::{ByteOffset, Guid};
+use crate::units::{Guid, VolumeOffset};
 
 use super::datum::SealedError;
 pub use super::datum::{DatumError, DatumFault};
@@ -36,7 +36,7 @@ pub const RECOGNISE_LEN: usize = 4096;
 #[derive(Debug)]
 pub struct MetadataCopy {
     /// Offset in the volume at which the boot sector places the copy.
-    pub at: ByteOffset,
+    pub at: VolumeOffset,
     /// Its fault; `None` when it is good.
     pub fault: Option<CopyFault>,
     /// SHA-256 of all its bytes, if they could be read.
@@ -53,7 +53,7 @@ pub enum State {
     /// Windows 7: encryption or decryption was interrupted; bytes from `plain_from` on are not encrypted.
     Partial {
         /// Offset in the volume from which sectors are not encrypted.
-        plain_from: ByteOffset,
+        plain_from: VolumeOffset,
     },
     /// Windows 8 and later: encryption or decryption was interrupted.
     Converting {
@@ -121,7 +121,7 @@ impl Volume {
     /// See [`OpenError`]. Damage of up to two copies is no error: see [`Volume::copies`].
     pub fn open(reader: &mut dyn ReadAt) -> Result<Option<Self>, OpenError> {
         let mut first = vec![0; RECOGNISE_LEN];
-        reader.read_at(ByteOffset(0), &mut first).map_err(OpenError::Read)?;
+        reader.read_at(VolumeOffset(0), &mut first).map_err(OpenError::Read)?;
         match Boot::recognise(&first)? {
             Some(boot) => Self::open_at(boot, reader).map(Some),
             None => Ok(None),
@@ -308,7 +308,7 @@ fn fits(protector: &Protector, key: &KeyInput) -> bool {
 /// Reads and checks one copy. When only the CRC is wrong, both contents and fault are returned.
 fn read_copy(
     index: usize,
-    at: ByteOffset,
+    at: VolumeOffset,
     version: u16,
     region: &mut [u8],
     reader: &mut dyn ReadAt,
@@ -339,7 +339,7 @@ fn lay_out(boot: &Boot, metadata: &Metadata, reader: &mut dyn ReadAt) -> Result<
         (_, true) => State::Decrypted,
         (Some(progress), _) => State::Converting { progress_known: progress.is_some() },
         (None, _) if partial && metadata.state_offset > 0 => {
-            State::Partial { plain_from: ByteOffset(metadata.state_offset) }
+            State::Partial { plain_from: VolumeOffset(metadata.state_offset) }
         }
         (None, _) => State::Encrypted,
     };
@@ -476,7 +476,7 @@ impl Unlocked {
     ///
     /// # Errors
     /// As [`Mapping::read`].
-    pub fn open_range(&self, at: ByteOffset, buf: &mut [u8], reader: &mut dyn ReadAt) -> io::Result<()> {
+    pub fn open_range(&self, at: VolumeOffset, buf: &mut [u8], reader: &mut dyn ReadAt) -> io::Result<()> {
         self.mapping.read(at, buf, Some(&self.sectors), reader)
     }
 }

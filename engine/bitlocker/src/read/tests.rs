@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::format::REGION_LEN_VISTA;
 use crate::map::Source;
-use crate::units::{ByteRange, SectorSize};
+use crate::units::{SectorSize, VolumeRange};
 use dray_base::entropy::{Entropy, Seeded};
 
 enum Secret {
@@ -79,7 +79,7 @@ impl Drop for Image {
 }
 
 impl ReadAt for &Image {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> io::Result<()> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buf, at.0)
     }
 }
@@ -94,7 +94,7 @@ fn hash(unlocked: &Unlocked, mut image: &Image, len: u64) -> String {
     let mut at = 0;
     while at < len {
         let part = (len - at).min(buf.len() as u64) as usize;
-        unlocked.open_range(ByteOffset(at), &mut buf[..part], &mut image).unwrap();
+        unlocked.open_range(VolumeOffset(at), &mut buf[..part], &mut image).unwrap();
         sha.update(&buf[..part]);
         at += part as u64;
     }
@@ -203,9 +203,9 @@ fn judge_facts_of_windows_volumes() {
         assert_eq!(metadata.description.as_deref(), Some("DESKTOP-NPM7RCA H: 7/4/2019"));
         assert_eq!((metadata.next_counter, metadata.cipher()), (10, Some(Cipher::XtsAes128)));
         assert_eq!(metadata.created.0, 0x01d5_3236_5d42_8a70);
-        assert_eq!(metadata.relocated_at, ByteOffset(0x21A_5000));
+        assert_eq!(metadata.relocated_at, VolumeOffset(0x21A_5000));
         assert_eq!(metadata.extended.unwrap().os, [10, 0, 16299]);
-        assert_eq!(metadata.extended.unwrap().verify, (ByteOffset(0x21A_7000), 0x1_0000));
+        assert_eq!(metadata.extended.unwrap().verify, (VolumeOffset(0x21A_7000), 0x1_0000));
         let [password, recovery] = &metadata.protectors[..] else { panic!("two protectors") };
         assert_eq!((password.kind, recovery.kind), (ProtectorKind::Password, ProtectorKind::RecoveryPassword));
         assert_eq!(recovery.id.to_string(), "64311dea-4587-4029-924a-ba299647998e");
@@ -245,7 +245,7 @@ fn what_a_conversion_kept_is_hidden_on_a_volume_that_was_turned_off_too() {
     let under_way = Volume::open(&mut &image).unwrap().unwrap();
     let regions = under_way.boot.regions;
     // Its states become "decrypted", in all copies.
-    let mut off = |at: ByteOffset, buf: &mut [u8]| -> std::io::Result<()> {
+    let mut off = |at: VolumeOffset, buf: &mut [u8]| -> std::io::Result<()> {
         image.file.read_exact_at(buf, at.0)?;
         if regions.contains(&at) && buf.len() >= 0x1000 {
             buf[12..16].copy_from_slice(&[1, 0, 1, 0]);
@@ -257,16 +257,16 @@ fn what_a_conversion_kept_is_hidden_on_a_volume_that_was_turned_off_too() {
     };
     let volume = Volume::open(&mut off).unwrap().unwrap();
     assert_eq!(volume.state(), State::Decrypted);
-    let zeros = |volume: &Volume| -> Vec<ByteRange> { volume.mapping().hidden().collect() };
+    let zeros = |volume: &Volume| -> Vec<VolumeRange> { volume.mapping().hidden().collect() };
     assert_eq!(zeros(&volume), zeros(&under_way), "BitLocker's own, and the conversion's");
     for block in BLOCKS {
         assert!(zeros(&volume).iter().any(|range| range.start.0 <= block && block < range.end().0), "{block:#x}");
         let mut sector = [0xEE; 512];
-        volume.mapping().read(ByteOffset(block), &mut sector, None, &mut off).unwrap();
+        volume.mapping().read(VolumeOffset(block), &mut sector, None, &mut off).unwrap();
         assert_eq!(sector, [0; 512]);
     }
     // What was encrypted and what was not are both read as they are.
-    let all = volume.mapping().map(ByteOffset(0), crate::units::ByteLen(0x1550_0000));
+    let all = volume.mapping().map(VolumeOffset(0), crate::units::ByteLen(0x1550_0000));
     assert!(all.into_iter().all(|segment| !matches!(segment.source, Source::Sealed(_))));
 }
 
@@ -301,7 +301,7 @@ impl Stripped {
             // The Vista image ends after its only metadata copy, which is shorter.
             [REGION_LEN, REGION_LEN_VISTA].into_iter().find_map(|len| {
                 let mut piece = vec![0; len];
-                (&mut &*image).read_at(ByteOffset(at), &mut piece).ok()?;
+                (&mut &*image).read_at(VolumeOffset(at), &mut piece).ok()?;
                 Some((at, piece))
             })
         };
@@ -310,7 +310,7 @@ impl Stripped {
 }
 
 impl ReadAt for Stripped {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> io::Result<()> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> io::Result<()> {
         buf.fill(0);
         for (start, piece) in &self.pieces {
             if let Some(offset) = at.0.checked_sub(*start).and_then(|offset| usize::try_from(offset).ok())
@@ -401,7 +401,7 @@ fn hostile_metadata_never_panics() {
                 let _ =
                     volume.unlock(&KeyInput::External { protector: None, key: Key32::new([0; 32]) }, &mut |_, _| {});
                 let _ = volume.unlock(&KeyInput::Clear, &mut |_, _| {});
-                let segments = volume.mapping().map(ByteOffset(0), crate::units::ByteLen(u64::MAX));
+                let segments = volume.mapping().map(VolumeOffset(0), crate::units::ByteLen(u64::MAX));
                 assert!(segments.take(100_000).all(|segment| segment.range.len.0 > 0));
                 let _ = format!("{volume:?} {}", volume.state());
             }
@@ -439,7 +439,7 @@ fn hostile_conversions_never_panic() {
             structure[crc_at..][..4].copy_from_slice(&crc.to_le_bytes());
         }
         let mut reader = Stripped { pieces: vec![(BLOCK_AT, bytes)] };
-        let blocks = [ByteOffset(BLOCK_AT), ByteOffset(BLOCK_AT + 0x1000)];
+        let blocks = [VolumeOffset(BLOCK_AT), VolumeOffset(BLOCK_AT + 0x1000)];
         let Some(conversion) = eow::read(blocks, SectorSize::S512, &mut reader) else { continue };
         read += 1;
         let layout = Layout {
@@ -454,7 +454,7 @@ fn hostile_conversions_never_panic() {
             hidden: conversion.hidden,
         };
         if let Ok(mapping) = Mapping::new(layout) {
-            let segments = mapping.map(ByteOffset(0), crate::units::ByteLen(u64::MAX));
+            let segments = mapping.map(VolumeOffset(0), crate::units::ByteLen(u64::MAX));
             assert!(segments.take(100_000).all(|segment| segment.range.len.0 > 0));
         }
     }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use crate::units::ByteRange;
+use crate::units::DeviceRange;
 
 // Numbers from the kernel's <linux/fs.h>; those with a size in them are for 64-bit machines.
 const BLKROGET: u32 = 0x125E;
@@ -167,14 +167,14 @@ pub(super) fn reread_partitions(device: &File) -> io::Result<()> {
 }
 
 /// Discards a range of the device. Its contents afterwards are the device's choice.
-pub(super) fn discard(device: &File, range: ByteRange) -> io::Result<()> {
+pub(super) fn discard(device: &File, range: DeviceRange) -> io::Result<()> {
     let range: [u64; 2] = [range.start.0, range.len.0];
     // SAFETY: BLKDISCARD reads two 64-bit numbers, and `range` lives across the call.
     check(unsafe { libc::ioctl(device.as_raw_fd(), BLKDISCARD as libc::Ioctl, range.as_ptr()) })
 }
 
 /// Frees a range of a file; it reads as zeros then. The length stays.
-pub(super) fn punch_hole(file: &File, range: ByteRange) -> io::Result<()> {
+pub(super) fn punch_hole(file: &File, range: DeviceRange) -> io::Result<()> {
     let too_far = |_| io::Error::new(io::ErrorKind::InvalidInput, "a range past 2^63");
     let (start, len) = (i64::try_from(range.start.0).map_err(too_far)?, i64::try_from(range.len.0).map_err(too_far)?);
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;

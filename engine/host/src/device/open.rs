@@ -14,7 +14,7 @@ use super::{Geometry, Held, Identity, Node, Roots, guard, ioctl};
 use crate::advice::{Advice, Command};
 use crate::io::Target;
 use crate::problem::{Kind, Problem};
-use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, SectorSize};
 
 /// Purpose of opening a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,7 +287,7 @@ impl Device {
     ///
     /// # Errors
     /// `UnexpectedEof` past the end, otherwise the error of `pread`.
-    pub fn read_exact_at(&self, mut into: &mut [u8], at: ByteOffset) -> io::Result<()> {
+    pub fn read_exact_at(&self, mut into: &mut [u8], at: DeviceOffset) -> io::Result<()> {
         let unit = size_of::<Page>() as u64;
         let mut pages = vec![Page([0; 4096]); BOUNCE_PAGES.min(into.len() / 4096 + 2)];
         let mut at = at.0;
@@ -326,7 +326,7 @@ impl Device {
     ///
     /// # Errors
     /// The kernel's error, other than that discarding is not supported.
-    pub fn discard(&self, range: ByteRange) -> io::Result<bool> {
+    pub fn discard(&self, range: DeviceRange) -> io::Result<bool> {
         if range.len.0 == 0 {
             return Ok(true);
         }
@@ -624,12 +624,12 @@ mod tests {
         assert_eq!(device.geometry().size, ByteLen(600_000 / 512 * 512));
         for (at, len) in [(0, 1), (511, 2), (4095, 4098), (1000, 500_000), (599_551, 1), (0, 599_552)] {
             let mut into = vec![0; len];
-            device.read_exact_at(&mut into, ByteOffset(at as u64)).unwrap();
+            device.read_exact_at(&mut into, DeviceOffset(at as u64)).unwrap();
             assert!(into == bytes[at..at + len], "{len} at {at}");
         }
-        let past = device.read_exact_at(&mut [0; 2], ByteOffset(599_551)).unwrap_err();
+        let past = device.read_exact_at(&mut [0; 2], DeviceOffset(599_551)).unwrap_err();
         assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(device.read_exact_at(&mut [0; 2], ByteOffset(u64::MAX - 1)).is_err());
+        assert!(device.read_exact_at(&mut [0; 2], DeviceOffset(u64::MAX - 1)).is_err());
     }
 
     #[test]
@@ -675,7 +675,7 @@ mod tests {
         assert_eq!(fs::metadata(&empty.0).unwrap().len(), 4096);
         let device = Device::open(&image.0, Access::Claim).unwrap();
         assert!(signature::scan(&device).unwrap().is_blank());
-        assert!(device.discard(ByteRange::new(1 << 40, 1 << 40)).unwrap());
+        assert!(device.discard(DeviceRange::new(1 << 40, 1 << 40)).unwrap());
         device.drop_caches().unwrap();
     }
 
@@ -700,11 +700,11 @@ mod tests {
             let problems = guard::check(&image, &guard::Context::default());
             assert!(problems.iter().any(|problem| problem.what.contains("loop device")), "{problems:?}");
             let mut last = [1; 100];
-            taken.read_exact_at(&mut last, ByteOffset((16 << 20) - 100)).unwrap();
+            taken.read_exact_at(&mut last, DeviceOffset((16 << 20) - 100)).unwrap();
             assert_eq!(last, [0; 100]);
             taken.reread_partitions().unwrap();
             taken.drop_caches().unwrap();
-            assert!(taken.discard(ByteRange::new(1 << 20, 1 << 20)).is_ok());
+            assert!(taken.discard(DeviceRange::new(1 << 20, 1 << 20)).is_ok());
             taken.flush().unwrap();
         }
     }

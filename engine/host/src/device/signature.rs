@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use super::Device;
-use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, SectorSize};
 
 /// Contents of a drive: partition table and recognised volumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Contents {
     pub volumes: Vec<Volume>,
     /// Bytes to overwrite with zeros so that no tool recognises the earlier contents: ascending, disjoint, whole
     /// 4096-byte units (the last may be shorter).
-    pub wipe: Vec<ByteRange>,
+    pub wipe: Vec<DeviceRange>,
 }
 
 impl Contents {
@@ -46,7 +46,7 @@ pub enum Table {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// Bytes of the disk that it takes.
-    pub range: ByteRange,
+    pub range: DeviceRange,
     /// File system or container, such as `NTFS`, `BitLocker`, `LUKS`; `None` when nothing was recognised.
     pub format: Option<&'static str>,
     /// Its label, where it is stored unencrypted in a fixed place.
@@ -65,7 +65,7 @@ const BACK: u64 = 1 << 20;
 const UNIT: u64 = 4096;
 
 /// Reads a range of the disk.
-pub type ReadAt<'a> = dyn Fn(ByteOffset, &mut [u8]) -> io::Result<()> + 'a;
+pub type ReadAt<'a> = dyn Fn(DeviceOffset, &mut [u8]) -> io::Result<()> + 'a;
 
 /// Examines an open device.
 ///
@@ -82,7 +82,7 @@ pub fn scan(device: &Device) -> io::Result<Contents> {
 /// Errors of `read`.
 pub fn scan_with(read: &ReadAt<'_>, size: ByteLen, sector: SectorSize) -> io::Result<Contents> {
     let disk = Disk { read, size: size.0, sector: sector.bytes() };
-    let whole = ByteRange::new(0, size.0);
+    let whole = DeviceRange::new(0, size.0);
     let front = disk.take(0, FRONT)?;
     let back = disk.take(size.0.saturating_sub(BACK), BACK)?;
 
@@ -176,14 +176,14 @@ impl Wipe {
         self.ranges.push((start - start % UNIT, end));
     }
 
-    fn ends(&mut self, range: ByteRange) {
+    fn ends(&mut self, range: DeviceRange) {
         let end = range.start.0.saturating_add(range.len.0);
         self.add(range.start.0, FRONT.min(range.len.0));
         let back = BACK.min(range.len.0);
         self.add(end.saturating_sub(back), back);
     }
 
-    fn merged(mut self) -> Vec<ByteRange> {
+    fn merged(mut self) -> Vec<DeviceRange> {
         self.ranges.sort_unstable();
         let mut merged: Vec<(u64, u64)> = Vec::new();
         for (start, end) in self.ranges {
@@ -192,7 +192,7 @@ impl Wipe {
                 _ => merged.push((start, end)),
             }
         }
-        merged.into_iter().map(|(start, end)| ByteRange::new(start, end - start)).collect()
+        merged.into_iter().map(|(start, end)| DeviceRange::new(start, end - start)).collect()
     }
 }
 
@@ -208,7 +208,7 @@ impl Disk<'_> {
         let len = len.min(self.size.saturating_sub(at));
         let mut bytes = vec![0; len as usize];
         if !bytes.is_empty() {
-            (self.read)(ByteOffset(at), &mut bytes)?;
+            (self.read)(DeviceOffset(at), &mut bytes)?;
         }
         Ok(bytes)
     }
@@ -253,7 +253,7 @@ impl Disk<'_> {
     /// A volume as far as it lies on the disk.
     fn volume(&self, start: u64, len: u64, kind: Option<&'static str>) -> Option<Volume> {
         let len = len.min(self.size.checked_sub(start)?);
-        (len > 0).then_some(Volume { range: ByteRange::new(start, len), format: None, label: None, kind })
+        (len > 0).then_some(Volume { range: DeviceRange::new(start, len), format: None, label: None, kind })
     }
 
     fn mbr(&self) -> io::Result<Option<Vec<Volume>>> {
@@ -371,7 +371,7 @@ struct Found {
 }
 
 impl Found {
-    fn wipe(&self, volume: ByteRange, wipe: &mut Wipe) {
+    fn wipe(&self, volume: DeviceRange, wipe: &mut Wipe) {
         for (start, len) in &self.also {
             let Some(at) = volume.start.0.checked_add(*start) else { continue };
             // Nothing outside the volume is this volume's.
@@ -436,7 +436,7 @@ const MARKS: [Mark; 25] = [
 ];
 
 /// Names the format of a volume.
-fn recognise(disk: &Disk<'_>, volume: ByteRange) -> io::Result<Option<Found>> {
+fn recognise(disk: &Disk<'_>, volume: DeviceRange) -> io::Result<Option<Found>> {
     let front = disk.take(volume.start.0, FRONT.min(volume.len.0))?;
     if let Some(mark) = MARKS.iter().find(|mark| has(&front, mark.at, mark.bytes)) {
         let label = mark.label.and_then(|(at, len)| label(front.get(at..at + len)?));
@@ -467,7 +467,7 @@ fn recognise(disk: &Disk<'_>, volume: ByteRange) -> io::Result<Option<Found>> {
 }
 
 /// Marks that are neither in the first nor in the last mebibyte of the volume: start in the volume, length.
-fn also(disk: &Disk<'_>, volume: ByteRange, format: &str, front: &[u8]) -> io::Result<Vec<(u64, u64)>> {
+fn also(disk: &Disk<'_>, volume: DeviceRange, format: &str, front: &[u8]) -> io::Result<Vec<(u64, u64)>> {
     // Boot sector of Windows 7 and later: places of the three metadata regions. Removable drives have them elsewhere.
     const REGIONS: usize = 176;
     const REGIONS_TO_GO: usize = 440;
@@ -604,7 +604,7 @@ mod tests {
     fn a_blank_disk_is_blank_and_noise_is_not() {
         let image = Image::new(8 << 20);
         assert!(image.scan().is_blank());
-        assert_eq!(image.scan().wipe, [ByteRange::new(0, 1 << 20), ByteRange::new(7 << 20, 1 << 20)]);
+        assert_eq!(image.scan().wipe, [DeviceRange::new(0, 1 << 20), DeviceRange::new(7 << 20, 1 << 20)]);
         File::options().write(true).open(&image.0).unwrap().write_all_at(b"x", (8 << 20) - 1).unwrap();
         assert_eq!(image.scan().words.as_deref(), Some("unknown data"));
         for size in [0, 1, 511, 512, 4096, 10_000] {
@@ -719,7 +719,7 @@ mod tests {
                 .find(|volume| volume.format.is_some_and(|f| f.starts_with("BitLocker")))
                 .unwrap();
             let file = File::open(&image.0).unwrap();
-            let read = |at: ByteOffset, into: &mut [u8]| file.read_exact_at(into, at.0);
+            let read = |at: DeviceOffset, into: &mut [u8]| file.read_exact_at(into, at.0);
             let size = file.metadata().unwrap().len();
             let disk = Disk { read: &read, size, sector: 512 };
             let found = recognise(&disk, volume.range).unwrap().unwrap();
@@ -751,8 +751,8 @@ mod tests {
         let contents = image.scan();
         assert_eq!(contents.words.as_deref(), Some("BitLocker on the whole disk"));
         assert_eq!(contents.wipe.len(), 4);
-        assert_eq!(contents.wipe[1], ByteRange::new(10 << 20, 64 << 10));
-        assert_eq!(contents.wipe[2], ByteRange::new(30 << 20, 64 << 10));
+        assert_eq!(contents.wipe[1], DeviceRange::new(10 << 20, 64 << 10));
+        assert_eq!(contents.wipe[2], DeviceRange::new(30 << 20, 64 << 10));
     }
 
     #[test]
@@ -782,7 +782,7 @@ mod tests {
                 _ => {}
             }
             let sector = if round % 2 == 0 { SectorSize::S512 } else { SectorSize::S4096 };
-            let read = |at: ByteOffset, into: &mut [u8]| {
+            let read = |at: DeviceOffset, into: &mut [u8]| {
                 let start = at.0 as usize;
                 into.copy_from_slice(bytes.get(start..start + into.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
                 Ok(())

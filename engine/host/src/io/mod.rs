@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use files::{FileFacts, Regular, SourceFile, SourcePath, is_short_of_descriptors, is_shortage, shortage_advice};
 
 use crate::pool::{Pool, Slot};
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, DeviceOffset};
 
 /// Fill a slot: every part is read into its own range.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub enum From {
     /// target's sector when it was opened with O_DIRECT.
     Target {
         /// Offset on the target.
-        at: ByteOffset,
+        at: DeviceOffset,
     },
 }
 
@@ -92,7 +92,7 @@ impl PartResult {
 #[derive(Debug)]
 pub struct WriteError {
     /// Start of the part that was not acknowledged.
-    pub at: ByteOffset,
+    pub at: DeviceOffset,
     /// Acknowledged bytes before it.
     pub done: ByteLen,
     /// Error of the kernel; `WriteZero` when it wrote nothing without an error.
@@ -191,7 +191,7 @@ pub trait Engine: fmt::Debug {
     ///
     /// # Panics
     /// `len` exceeds the slot.
-    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset);
+    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: DeviceOffset);
 
     /// Starts making all writes given so far durable. Writes given later may run at the same time and are not covered.
     fn flush(&mut self, tag: u64);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{Completion, Engine, Fill, From, Part, PartResult, Waker, WriteError, check_fill, sync};
 use crate::pool::Slot;
-use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
+use crate::units::{ByteLen, DeviceOffset, DeviceRange, SectorSize};
 
 const PAGE: u64 = 4096;
 type Page = [u8; PAGE as usize];
@@ -63,9 +63,9 @@ pub struct Faults {
     /// Number of writes and flushes after which the power is cut; the last of them is not acknowledged.
     pub cut_after: Option<u64>,
     /// Writing to any byte of these ranges fails; the part before it in the same write may have landed.
-    pub write_errors: Vec<ByteRange>,
+    pub write_errors: Vec<DeviceRange>,
     /// Reading any byte of these ranges fails.
-    pub read_errors: Vec<ByteRange>,
+    pub read_errors: Vec<DeviceRange>,
     /// One write in so many fails without a byte; 0 for none.
     pub write_error_one_in: u32,
     /// One read of the disk in so many fails; 0 for none.
@@ -81,17 +81,17 @@ pub struct Faults {
     /// One read of the disk in so many comes from another place; 0 for none.
     pub misdirect_one_in: u32,
     /// Bytes that always read with these bits flipped.
-    pub flips: Vec<(ByteOffset, u8)>,
+    pub flips: Vec<(DeviceOffset, u8)>,
     /// The write or flush of this number (from 1) is never finished.
     pub hang_at: Option<u64>,
     /// Reading any byte of these ranges is never finished.
-    pub read_hangs: Vec<ByteRange>,
+    pub read_hangs: Vec<DeviceRange>,
 }
 
 impl Faults {
     fn hangs(&self, part: &Part) -> bool {
         let From::Target { at } = part.from else { return false };
-        let range = ByteRange::new(at.0, part.into.len() as u64);
+        let range = DeviceRange::new(at.0, part.into.len() as u64);
         self.read_hangs.iter().any(|hang| hang.overlaps(range))
     }
 }
@@ -109,7 +109,7 @@ pub enum Landed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// A write, acknowledged or not.
-    Write(ByteRange),
+    Write(DeviceRange),
     /// A flush that succeeded.
     Flush,
 }
@@ -134,7 +134,7 @@ struct DiskState {
     unflushed: Vec<Unflushed>,
     deeds: Vec<Deed>,
     begun: u64,
-    lies: Vec<ByteRange>,
+    lies: Vec<DeviceRange>,
     dead: bool,
 }
 
@@ -152,7 +152,7 @@ impl DiskState {
     }
 
     fn write(&mut self, number: u64, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        let error = |source| WriteError { at: ByteOffset(at), done: ByteLen(0), source };
+        let error = |source| WriteError { at: DeviceOffset(at), done: ByteLen(0), source };
         if self.dead {
             return Err(error(gone()));
         }
@@ -163,7 +163,7 @@ impl DiskState {
         let Some(end) = end.filter(|end| *end <= self.size) else {
             return Err(error(io::Error::from_raw_os_error(libc::ENOSPC)));
         };
-        let range = ByteRange::new(at, end - at);
+        let range = DeviceRange::new(at, end - at);
         self.deeds.push(Deed::Write(range));
         let bad =
             self.faults.write_errors.iter().filter(|bad| bad.overlaps(range)).map(|bad| bad.start.0.max(at)).min();
@@ -212,7 +212,7 @@ impl DiskState {
         if self.dead {
             return PartResult::Failed(gone());
         }
-        let range = ByteRange::new(at, into.len() as u64);
+        let range = DeviceRange::new(at, into.len() as u64);
         if at.checked_add(into.len() as u64).is_none_or(|end| end > self.size) {
             return PartResult::Failed(io::ErrorKind::UnexpectedEof.into());
         }
@@ -316,7 +316,7 @@ impl SimDisk {
     ///
     /// # Panics
     /// The range exceeds the disk.
-    pub fn read_at(&self, at: ByteOffset, into: &mut [u8]) {
+    pub fn read_at(&self, at: DeviceOffset, into: &mut [u8]) {
         let state = self.lock();
         assert!(at.0 + into.len() as u64 <= state.size);
         state.current.read(at.0, into);
@@ -326,7 +326,7 @@ impl SimDisk {
     ///
     /// # Errors
     /// Errors of the injected faults; past the end `UnexpectedEof`.
-    pub fn try_read_at(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
+    pub fn try_read_at(&self, at: DeviceOffset, into: &mut [u8]) -> io::Result<()> {
         match self.lock().read(at.0, into) {
             PartResult::Failed(error) => Err(error),
             PartResult::Done | PartResult::Changed(_) => Ok(()),
@@ -337,7 +337,7 @@ impl SimDisk {
     ///
     /// # Panics
     /// The range exceeds the disk.
-    pub fn plant(&self, at: ByteOffset, bytes: &[u8]) {
+    pub fn plant(&self, at: DeviceOffset, bytes: &[u8]) {
         let mut state = self.lock();
         assert!(at.0 + bytes.len() as u64 <= state.size);
         state.current.write(at.0, bytes);
@@ -365,7 +365,7 @@ impl SimDisk {
     }
 
     /// Ranges of reads that returned wrong contents, by `flip_one_in` or `misdirect_one_in`.
-    pub fn lies(&self) -> Vec<ByteRange> {
+    pub fn lies(&self) -> Vec<DeviceRange> {
         self.lock().lies.clone()
     }
 
@@ -419,7 +419,7 @@ impl SimDisk {
     }
 
     /// First byte at which the readable contents of two disks differ; `None` when they are equal.
-    pub fn difference(&self, other: &Self) -> Option<ByteOffset> {
+    pub fn difference(&self, other: &Self) -> Option<DeviceOffset> {
         if Arc::ptr_eq(&self.0, &other.0) {
             return None;
         }
@@ -433,7 +433,7 @@ impl SimDisk {
                 return None;
             }
             let n = a.iter().zip(b).position(|(a, b)| a != b)?;
-            Some(ByteOffset(page * PAGE + n as u64))
+            Some(DeviceOffset(page * PAGE + n as u64))
         })
     }
 
@@ -453,7 +453,7 @@ impl SimDisk {
 
 enum QueuedWork {
     Fill(Fill),
-    Write { tag: u64, slot: Slot, len: usize, at: ByteOffset },
+    Write { tag: u64, slot: Slot, len: usize, at: DeviceOffset },
     Flush { tag: u64 },
 }
 
@@ -541,7 +541,7 @@ impl Sim {
         Some(match job.work {
             QueuedWork::Fill(Fill { tag, mut slot, parts }) => {
                 drop(state);
-                let read = |at: ByteOffset, into: &mut [u8]| self.disk.lock().read(at.0, into);
+                let read = |at: DeviceOffset, into: &mut [u8]| self.disk.lock().read(at.0, into);
                 let results = parts.iter().map(|part| sync::fill_part(&read, &mut slot, part)).collect();
                 Completion::Filled { tag, slot, results }
             }
@@ -578,7 +578,7 @@ impl Engine for Sim {
         self.give(QueuedWork::Fill(fill));
     }
 
-    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset) {
+    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: DeviceOffset) {
         assert!(len <= slot.len(), "a write longer than its slot");
         self.give(QueuedWork::Write { tag, slot, len, at });
     }
@@ -627,17 +627,17 @@ mod tests {
     fn write(engine: &mut Sim, pool: &Pool, tag: u64, at: u64, byte: u8, len: usize) {
         let mut slot = pool.take().unwrap();
         slot.fill(byte);
-        engine.write(tag, slot, len, ByteOffset(at));
+        engine.write(tag, slot, len, DeviceOffset(at));
     }
 
     fn byte(disk: &SimDisk, at: u64) -> u8 {
         let mut byte = [0];
-        disk.read_at(ByteOffset(at), &mut byte);
+        disk.read_at(DeviceOffset(at), &mut byte);
         byte[0]
     }
 
     fn read(engine: &mut Sim, pool: &Pool, at: u64, len: usize) -> (Vec<u8>, PartResult) {
-        let parts = vec![Part { into: 0..len, from: From::Target { at: ByteOffset(at) } }];
+        let parts = vec![Part { into: 0..len, from: From::Target { at: DeviceOffset(at) } }];
         engine.fill(Fill { tag: 0, slot: pool.take().unwrap(), parts });
         match engine.wait(None) {
             Completion::Filled { slot, mut results, .. } => (slot[..len].to_vec(), results.remove(0)),
@@ -653,7 +653,7 @@ mod tests {
             let align = sector.bytes() as usize;
             let twin = random_operations(&mut disk.engine(), &pool, 1 << 20, align, seed, 400);
             let mut image = vec![0; 1 << 20];
-            disk.read_at(ByteOffset(0), &mut image);
+            disk.read_at(DeviceOffset(0), &mut image);
             assert!(image == twin, "seed {seed}");
         }
     }
@@ -672,7 +672,7 @@ mod tests {
         }
         assert_eq!(disk.unflushed(), 2);
         let order: Vec<_> = disk.deeds().into_iter().filter(|deed| *deed != Deed::Flush).collect();
-        let unflushed: Vec<_> = order.iter().filter(|deed| **deed != Deed::Write(ByteRange::new(0, 4096))).collect();
+        let unflushed: Vec<_> = order.iter().filter(|deed| **deed != Deed::Write(DeviceRange::new(0, 4096))).collect();
         for bits in 0..4 {
             let after = disk.image_after_cut(Landed::Bits(bits));
             assert_eq!(byte(&after, 0), 1, "flushed");
@@ -717,7 +717,7 @@ mod tests {
         for seed in 0..200 {
             let after = disk.image_after_cut(Landed::Seeded(seed));
             let mut bytes = vec![0; 64 << 10];
-            after.read_at(ByteOffset(0), &mut bytes);
+            after.read_at(DeviceOffset(0), &mut bytes);
             let sectors: Vec<_> = bytes.chunks(512).map(|sector| sector[0]).collect();
             assert!(bytes.chunks(512).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
             torn += usize::from(sectors.contains(&0) && sectors.contains(&7));
@@ -758,11 +758,11 @@ mod tests {
         let disk = SimDisk::new(ByteLen(1 << 20), SectorSize::S512, 3);
         let pool = Pool::new(4, 4096).unwrap();
         let mut engine = disk.engine();
-        disk.plant(ByteOffset(8192), &[0x11; 4096]);
+        disk.plant(DeviceOffset(8192), &[0x11; 4096]);
         disk.set_faults(Faults {
-            write_errors: vec![ByteRange::new(1024, 1)],
-            read_errors: vec![ByteRange::new(20_000, 1)],
-            flips: vec![(ByteOffset(8200), 0x80)],
+            write_errors: vec![DeviceRange::new(1024, 1)],
+            read_errors: vec![DeviceRange::new(20_000, 1)],
+            flips: vec![(DeviceOffset(8200), 0x80)],
             ..Faults::default()
         });
         write(&mut engine, &pool, 1, 0, 9, 4096);

@@ -16,7 +16,7 @@ use super::{
     ended_early, files, settle,
 };
 use crate::pool::Slot;
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, DeviceOffset};
 
 /// Plain `pread`, `pwrite` and `fsync` on a few threads, so that reading, writing and flushing overlap.
 pub struct Sync {
@@ -36,7 +36,7 @@ pub struct Sync {
 
 enum Job {
     Fill(Fill),
-    Write { tag: u64, slot: Slot, len: usize, at: ByteOffset },
+    Write { tag: u64, slot: Slot, len: usize, at: DeviceOffset },
     Flush { tag: u64 },
 }
 
@@ -122,7 +122,7 @@ impl Engine for Sync {
         self.send(number, Job::Fill(fill));
     }
 
-    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset) {
+    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: DeviceOffset) {
         assert!(len <= slot.len(), "a write longer than its slot");
         let number = self.number();
         self.writes.insert(number);
@@ -196,7 +196,7 @@ impl Drop for Sync {
 fn run(target: &Target, job: Job) -> Completion {
     match job {
         Job::Fill(Fill { tag, mut slot, parts }) => {
-            let read = |at: ByteOffset, bytes: &mut [u8]| read_target(target, at, bytes);
+            let read = |at: DeviceOffset, bytes: &mut [u8]| read_target(target, at, bytes);
             let results = parts.iter().map(|part| fill_part(&read, &mut slot, part)).collect();
             Completion::Filled { tag, slot, results }
         }
@@ -208,7 +208,7 @@ fn run(target: &Target, job: Job) -> Completion {
     }
 }
 
-fn write_all(target: &Target, bytes: &[u8], at: ByteOffset) -> Result<(), WriteError> {
+fn write_all(target: &Target, bytes: &[u8], at: DeviceOffset) -> Result<(), WriteError> {
     let (mut done, mut tries) = (0, 0);
     while done < bytes.len() {
         let offset = at.0 + done as u64;
@@ -223,14 +223,14 @@ fn write_all(target: &Target, bytes: &[u8], at: ByteOffset) -> Result<(), WriteE
             Moved::Nothing => io::ErrorKind::WriteZero.into(),
             Moved::Error(error) => error,
         };
-        return Err(WriteError { at: ByteOffset(offset), done: ByteLen(done as u64), source });
+        return Err(WriteError { at: DeviceOffset(offset), done: ByteLen(done as u64), source });
     }
     Ok(())
 }
 
 /// Fills one part; `read_target` reads from the target, which need not be a file.
 pub(super) fn fill_part(
-    read_target: &dyn Fn(ByteOffset, &mut [u8]) -> PartResult,
+    read_target: &dyn Fn(DeviceOffset, &mut [u8]) -> PartResult,
     slot: &mut [u8],
     part: &Part,
 ) -> PartResult {
@@ -249,7 +249,7 @@ pub(super) fn fill_part(
     }
 }
 
-fn read_target(target: &Target, at: ByteOffset, bytes: &mut [u8]) -> PartResult {
+fn read_target(target: &Target, at: DeviceOffset, bytes: &mut [u8]) -> PartResult {
     read_all(bytes, target.align, |done, rest| (target.file.read_at(rest, at.0 + done as u64), rest.len()))
         .unwrap_or_else(End::of_target)
 }

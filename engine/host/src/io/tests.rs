@@ -155,7 +155,7 @@ pub(super) fn random_operations(
                 slot[..bytes.len()].copy_from_slice(&bytes);
                 twin[range.clone()].copy_from_slice(&bytes);
                 writes.insert(tag, range.clone());
-                engine.write(tag, slot, bytes.len(), ByteOffset(at as u64));
+                engine.write(tag, slot, bytes.len(), DeviceOffset(at as u64));
             }
             (4..7, Some(mut slot)) => {
                 slot.fill(0xEE);
@@ -187,7 +187,7 @@ pub(super) fn random_operations(
                                 break;
                             }
                             ranges.push(range.clone());
-                            (twin[range].to_vec(), From::Target { at: ByteOffset(offset as u64) })
+                            (twin[range].to_vec(), From::Target { at: DeviceOffset(offset as u64) })
                         }
                     };
                     if bytes.len() > rest {
@@ -366,9 +366,9 @@ fn a_full_device_is_an_error_at_its_byte() {
     let target = Target { file: Arc::new(full), align: 1, requests: Requests::default() };
     let pool = Pool::new(1, 4096).unwrap();
     for mut engine in engines(&target, &pool, Options::default()) {
-        engine.write(1, pool.take().unwrap(), 4096, ByteOffset(8192));
+        engine.write(1, pool.take().unwrap(), 4096, DeviceOffset(8192));
         let Completion::Written { tag: 1, result: Err(error), .. } = engine.wait(None) else { panic!() };
-        assert_eq!((error.at, error.done), (ByteOffset(8192), ByteLen(0)));
+        assert_eq!((error.at, error.done), (DeviceOffset(8192), ByteLen(0)));
         assert_eq!(error.source.kind(), io::ErrorKind::StorageFull);
     }
 }
@@ -398,11 +398,11 @@ fn a_short_write_is_continued_and_its_end_told() {
         let pool = Pool::new(1, 128 << 10).unwrap();
         let engine = engines(&target, &pool, Options::default()).into_iter().nth(kind);
         let Some(mut engine) = engine else { continue };
-        engine.write(1, pool.take().unwrap(), 128 << 10, ByteOffset(0));
+        engine.write(1, pool.take().unwrap(), 128 << 10, DeviceOffset(0));
         let Completion::Written { result: Err(error), .. } = engine.wait(None) else { panic!() };
         assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{}", engine.name());
         assert_eq!(error.done, ByteLen(64 << 10), "{}", engine.name());
-        assert_eq!(error.at, ByteOffset(64 << 10));
+        assert_eq!(error.at, DeviceOffset(64 << 10));
     }
 }
 
@@ -414,7 +414,7 @@ fn reading_past_the_end_of_the_target_fails() {
     let pool = Pool::new(1, 8192).unwrap();
     for mut engine in engines(&target, &pool, Options::default()) {
         let (slot, results) =
-            read_one(&mut *engine, &pool, vec![Part { into: 0..8192, from: From::Target { at: ByteOffset(0) } }]);
+            read_one(&mut *engine, &pool, vec![Part { into: 0..8192, from: From::Target { at: DeviceOffset(0) } }]);
         assert!(matches!(&results[0], PartResult::Failed(error) if error.kind() == io::ErrorKind::UnexpectedEof));
         assert!(slot[..6000].iter().all(|byte| *byte == 1));
     }
@@ -440,7 +440,7 @@ fn a_waker_ends_a_wait_and_a_time_out_too() {
         }
         // A wake before the wait is not lost, and operations continue alongside it.
         engine.waker().wake();
-        engine.write(1, pool.take().unwrap(), 4096, ByteOffset(0));
+        engine.write(1, pool.take().unwrap(), 4096, DeviceOffset(0));
         let (first, second) = (engine.wait(None), engine.wait(None));
         assert!(matches!(first, Completion::Woken) || matches!(second, Completion::Woken));
         assert!(matches!(first, Completion::Written { .. }) || matches!(second, Completion::Written { .. }));
@@ -456,8 +456,8 @@ fn dropping_an_engine_brings_its_slots_back() {
     let pool = Pool::new(8, 1 << 20).unwrap();
     for mut engine in engines(&target, &pool, Options { reads: 2, writes: 2, threads: 2 }) {
         for n in 0..4 {
-            engine.write(n, pool.take().unwrap(), 1 << 20, ByteOffset(n << 20));
-            let parts = vec![Part { into: 0..1 << 20, from: From::Target { at: ByteOffset((4 + n) << 20) } }];
+            engine.write(n, pool.take().unwrap(), 1 << 20, DeviceOffset(n << 20));
+            let parts = vec![Part { into: 0..1 << 20, from: From::Target { at: DeviceOffset((4 + n) << 20) } }];
             engine.fill(Fill { tag: n, slot: pool.take().unwrap(), parts });
         }
         engine.flush(9);
@@ -502,7 +502,7 @@ fn the_best_engine_is_found_and_works() {
     slot.fill(0x5A);
     // Opened here, used there: the ring binds to the thread that waits.
     std::thread::spawn(move || {
-        engine.write(3, slot, 4096, ByteOffset(0));
+        engine.write(3, slot, 4096, DeviceOffset(0));
         assert!(matches!(engine.wait(None), Completion::Written { tag: 3, result: Ok(()), .. }));
     })
     .join()

@@ -6,7 +6,7 @@ use crate::format::{ATTRIBUTES_END, FIXUP_STRIDE, protect_as};
 use crate::read::file::to_units;
 use crate::read::raw::{self, Fault, Record};
 use crate::read::{NtfsError, ReadAt};
-use crate::units::{ByteOffset, Clusters, Extent, Lcn};
+use crate::units::{Clusters, Extent, Lcn, VolumeOffset};
 
 /// Bytes after the last attribute that count as used (docs/spec/ntfs.md#file-records).
 const END_BYTES: usize = 8;
@@ -208,7 +208,7 @@ impl Pages {
             let len = (self.unit as usize - skip).min(bytes.len());
             if let std::collections::btree_map::Entry::Vacant(vacant) = self.pages.entry(page) {
                 let mut old = vec![0; self.unit as usize];
-                let start = ByteOffset(page * self.unit);
+                let start = VolumeOffset(page * self.unit);
                 if len < old.len() {
                     let place = crate::read::Place { offset: Some(start.0), ..Default::default() };
                     reader.read_at(start, &mut old).map_err(|error| NtfsError::read(place, error))?;
@@ -237,7 +237,7 @@ impl Pages {
     }
 
     /// Runs of pages, ascending, none longer than `max`.
-    pub(super) fn runs(&self, max: usize) -> impl Iterator<Item = (ByteOffset, Vec<u8>)> + '_ {
+    pub(super) fn runs(&self, max: usize) -> impl Iterator<Item = (VolumeOffset, Vec<u8>)> + '_ {
         let mut pages = self.pages.iter().peekable();
         std::iter::from_fn(move || {
             let (&first, bytes) = pages.next()?;
@@ -249,7 +249,7 @@ impl Pages {
                 run.extend(bytes);
                 next += 1;
             }
-            Some((ByteOffset(first * self.unit), run))
+            Some((VolumeOffset(first * self.unit), run))
         })
     }
 }

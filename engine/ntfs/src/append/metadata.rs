@@ -15,7 +15,7 @@ use crate::build::{LinearRange, Outcome, Times, Tree};
 use crate::format::{AttrType, INDEX_BLOCK, metafile, record_flag};
 use crate::read::raw::{self, Fault, types};
 use crate::read::{FileRef, NtfsError, Place, ReadAt, Stream};
-use crate::units::{ByteOffset, Clusters, Extent};
+use crate::units::{Clusters, Extent, VolumeOffset};
 
 /// Longest piece that is passed on.
 const PIECE: usize = 1 << 20;
@@ -43,7 +43,7 @@ pub enum Step {
 
 /// Receives writes: step, place on the volume, bytes. Steps ascend; pieces are whole units of the specification, except
 /// for those of [`Step::Fresh`], which are whole clusters.
-pub type WriteOut<'a, E> = &'a mut dyn FnMut(Step, ByteOffset, &[u8]) -> Result<(), E>;
+pub type WriteOut<'a, E> = &'a mut dyn FnMut(Step, VolumeOffset, &[u8]) -> Result<(), E>;
 
 /// Collects the clusters that become used or free.
 #[derive(Default)]
@@ -475,7 +475,7 @@ impl Append {
             let mut at = 0;
             while at < len {
                 let piece = (len - at).min(PIECE as u64) as usize;
-                out(Step::Mark, ByteOffset(start + at), &ones[..piece])?;
+                out(Step::Mark, VolumeOffset(start + at), &ones[..piece])?;
                 at += piece as u64;
             }
         }
@@ -645,7 +645,7 @@ impl FreshStream {
         let len = extent.len.0 * self.cluster;
         let whole = self.buffer.len() as u64 / self.cluster * self.cluster;
         let piece = (len - self.at).min(whole);
-        out(Step::Fresh, ByteOffset(extent.lcn.0 * self.cluster + self.at), &self.buffer[..piece as usize])?;
+        out(Step::Fresh, VolumeOffset(extent.lcn.0 * self.cluster + self.at), &self.buffer[..piece as usize])?;
         self.buffer.drain(..piece as usize);
         self.at += piece;
         if self.at == len {

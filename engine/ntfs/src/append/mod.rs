@@ -25,13 +25,13 @@ pub use plan::{Append, free_runs, has_bad_clusters, log_len, root_stream};
 
 use crate::build::RootFile;
 use crate::read::NtfsError;
-use crate::units::{ByteLen, ByteRange, Extent, FileTime};
+use crate::units::{ByteLen, Extent, FileTime, VolumeRange};
 
 /// Parameters of an append other than the tree of files.
 #[derive(Clone, Debug)]
 pub struct AppendSpec {
     /// Ranges never written to, whatever `$Bitmap` says: BitLocker's own.
-    pub avoid: Vec<ByteRange>,
+    pub avoid: Vec<VolumeRange>,
     /// Bytes that are written in one piece: the larger of the sectors of device and cipher.
     pub unit: u64,
     /// Files in the root whose length is known only after the data. An existing one is replaced.

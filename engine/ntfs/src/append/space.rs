@@ -2,7 +2,7 @@
 
 use crate::build::LinearSpace;
 use crate::read::{NtfsError, ReadAt, Stream, Volume};
-use crate::units::{ByteRange, Clusters, Extent, Lcn};
+use crate::units::{Clusters, Extent, Lcn, VolumeRange};
 
 /// Bytes of `$Bitmap` examined at once.
 pub(super) const BITMAP_CHUNK: usize = 1 << 20;
@@ -12,7 +12,7 @@ pub(super) fn free_extents<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
     bitmap: &Stream,
-    avoid: &[ByteRange],
+    avoid: &[VolumeRange],
 ) -> Result<Vec<Extent>, NtfsError> {
     let cluster = volume.geometry().cluster.bytes();
     let clusters = volume.geometry().clusters;

@@ -18,7 +18,7 @@ use crate::build::{Layout, LeftOut, Outcome, Times, Tree};
 use crate::read::index::{Index, Step as IndexStep, lookup, walk};
 use crate::read::tests as fixtures;
 use crate::read::{Catalog, ReadAt, ReadError, Volume};
-use crate::units::{ByteOffset, Extent, SectorSize};
+use crate::units::{Extent, SectorSize, VolumeOffset};
 
 /// A bare volume in a file; deleted on drop.
 struct Disk {
@@ -34,7 +34,7 @@ impl Drop for Disk {
 }
 
 impl ReadAt for &Disk {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         let read = self.file.read_exact_at(buf, at.0);
         read.map_err(|error| ReadError { at, message: error.to_string() })
     }

@@ -700,7 +700,7 @@ impl Layout {
         let len = self.geometry.bitmap_len();
         while at < len {
             let part = (len - at).min(buf.len() as u64) as usize;
-            bits.fill(crate::units::ByteOffset(at), &mut buf[..part]);
+            bits.fill(crate::units::StreamOffset(at), &mut buf[..part]);
             set += buf[..part].iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
             at += part as u64;
         }

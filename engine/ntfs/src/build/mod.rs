@@ -27,7 +27,7 @@ pub use layout::{CheckError, Layout};
 pub use sections::{Generate, Phase, Section, SectionKind};
 pub use space::{Extents, LinearRange, LinearSpace};
 
-use crate::units::{ByteLen, ByteRange, ClusterSize, FileTime, SectorSize};
+use crate::units::{ByteLen, ClusterSize, FileTime, SectorSize, VolumeRange};
 
 /// Contents of a directory: two ranges of indices, each in collation order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,7 +121,7 @@ pub struct HiddenFile {
     /// Name of the file, such as `FVE2.{…}.1`.
     pub name: String,
     /// The region, in bytes of the volume. Starts on a cluster; all clusters it touches are the file's.
-    pub extent: ByteRange,
+    pub extent: VolumeRange,
     /// Length of the file, at most that of its clusters.
     pub len: ByteLen,
     /// Its attributes: hidden, system, archive.

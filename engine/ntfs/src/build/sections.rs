@@ -8,7 +8,7 @@ use super::record::{self, FileName, Head, Record, Sizes, Standard};
 use super::space::LinearRange;
 use super::{LeftOut, Outcome, Times, Tree, system};
 use crate::format::{AttrType, BOOT_BYTES, INDEX_BLOCK, collation, metafile, record_flag};
-use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, Extent, FileTime};
+use crate::units::{ByteLen, Clusters, Extent, FileTime, StreamOffset, VolumeRange};
 use crate::upcase;
 
 /// Earliest time at which a section can be written.
@@ -83,7 +83,7 @@ pub struct Section {
     /// Part of NTFS that it holds.
     pub kind: SectionKind,
     /// Ranges in the partition, in order; whole clusters, except for the boot sectors.
-    pub extents: Vec<ByteRange>,
+    pub extents: Vec<VolumeRange>,
     /// Sum of the extents.
     pub len: ByteLen,
     /// Earliest time of writing.
@@ -96,7 +96,7 @@ pub trait Generate: Send {
     ///
     /// Any range is possible. Ascending ranges that start and end on records or index blocks (4 KiB is a multiple of
     /// both) are fastest.
-    fn fill(&mut self, offset: ByteOffset, out: &mut [u8]);
+    fn fill(&mut self, offset: StreamOffset, out: &mut [u8]);
 }
 
 /// Copies the part of `source` (at `at` in a stream) that overlaps `out` (at `offset`).
@@ -116,7 +116,7 @@ impl Layout {
         use SectionKind as Kind;
         let cluster = self.geometry.cluster;
         let bytes =
-            |extent: Extent| ByteRange { start: cluster.offset_of(extent.lcn), len: cluster.len_of(extent.len) };
+            |extent: Extent| VolumeRange { start: cluster.offset_of(extent.lcn), len: cluster.len_of(extent.len) };
         let fixed = |kind, phase, extent| (kind, phase, vec![bytes(extent)]);
         let linear = |kind, phase, range| (kind, phase, self.space.extents(range).map(bytes).collect());
         let sector = self.geometry.sector.bytes();
@@ -138,11 +138,11 @@ impl Layout {
             linear(Kind::RootIndex, Phase::Last, root),
             linear(Kind::MftHead, Phase::Last, head),
             fixed(Kind::MftMirror, Phase::Last, front.mirror),
-            (Kind::BackupBoot, Phase::Last, vec![ByteRange::new(self.geometry.sectors * sector, sector)]),
-            (Kind::Boot, Phase::Last, vec![ByteRange::new(0, BOOT_BYTES)]),
+            (Kind::BackupBoot, Phase::Last, vec![VolumeRange::new(self.geometry.sectors * sector, sector)]),
+            (Kind::Boot, Phase::Last, vec![VolumeRange::new(0, BOOT_BYTES)]),
         ]);
         all.into_iter()
-            .map(|(kind, phase, extents): (_, _, Vec<ByteRange>)| {
+            .map(|(kind, phase, extents): (_, _, Vec<VolumeRange>)| {
                 let len = ByteLen(extents.iter().map(|extent| extent.len.0).sum());
                 Section { kind, extents, len, phase }
             })
@@ -217,7 +217,7 @@ impl Layout {
 struct Bytes(Vec<u8>);
 
 impl Generate for Bytes {
-    fn fill(&mut self, offset: ByteOffset, out: &mut [u8]) {
+    fn fill(&mut self, offset: StreamOffset, out: &mut [u8]) {
         out.fill(0);
         overlay(&self.0, 0, offset.0, out);
     }
@@ -227,7 +227,7 @@ impl Generate for Bytes {
 struct Ones;
 
 impl Generate for Ones {
-    fn fill(&mut self, _: ByteOffset, out: &mut [u8]) {
+    fn fill(&mut self, _: StreamOffset, out: &mut [u8]) {
         out.fill(0xFF);
     }
 }
@@ -235,7 +235,7 @@ impl Generate for Ones {
 struct Sds<'a>(&'a Layout);
 
 impl Generate for Sds<'_> {
-    fn fill(&mut self, offset: ByteOffset, out: &mut [u8]) {
+    fn fill(&mut self, offset: StreamOffset, out: &mut [u8]) {
         self.0.security.sds(offset.0, out);
     }
 }
@@ -247,7 +247,7 @@ struct Bounded<'a> {
 }
 
 impl Generate for Bounded<'_> {
-    fn fill(&mut self, offset: ByteOffset, out: &mut [u8]) {
+    fn fill(&mut self, offset: StreamOffset, out: &mut [u8]) {
         let inside = self.len.saturating_sub(offset.0).min(out.len() as u64) as usize;
         let (inside, behind) = out.split_at_mut(inside);
         if !inside.is_empty() {
@@ -276,7 +276,7 @@ impl<U> InUnits<U> {
 }
 
 impl<U: Unit + Send> Generate for InUnits<U> {
-    fn fill(&mut self, offset: ByteOffset, mut out: &mut [u8]) {
+    fn fill(&mut self, offset: StreamOffset, mut out: &mut [u8]) {
         let size = self.size as u64;
         let mut at = offset.0;
         while !out.is_empty() {
@@ -497,7 +497,7 @@ struct RecordBits<'a> {
 }
 
 impl Generate for RecordBits<'_> {
-    fn fill(&mut self, offset: ByteOffset, out: &mut [u8]) {
+    fn fill(&mut self, offset: StreamOffset, out: &mut [u8]) {
         out.fill(0);
         let start = offset.0 * 8;
         let end = start + out.len() as u64 * 8;
@@ -540,7 +540,7 @@ impl<'a> ClusterBits<'a> {
 }
 
 impl Generate for ClusterBits<'_> {
-    fn fill(&mut self, offset: ByteOffset, out: &mut [u8]) {
+    fn fill(&mut self, offset: StreamOffset, out: &mut [u8]) {
         out.fill(0);
         let layout = self.layout;
         let (clusters, len) = (layout.geometry.clusters, layout.geometry.bitmap_len());

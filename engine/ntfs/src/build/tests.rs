@@ -10,7 +10,7 @@ use std::process::Command;
 pub(crate) use dray_fixtures::judges::{Mount, run, succeeds};
 
 use super::*;
-use crate::units::{ByteOffset, ClusterSize, Clusters, Extent};
+use crate::units::{ClusterSize, Clusters, Extent, StreamOffset};
 use crate::upcase;
 use dray_base::entropy::{Entropy, Seeded};
 
@@ -172,7 +172,7 @@ pub(crate) fn with_hidden(mut spec: VolumeSpec) -> VolumeSpec {
     let verify = backup + whole(0x2000);
     let file = |name: &str, start: u64, len: u64| HiddenFile {
         name: name.into(),
-        extent: ByteRange::new(start, whole(len)),
+        extent: VolumeRange::new(start, whole(len)),
         len: ByteLen(len),
         attributes: 0x26,
     };
@@ -241,7 +241,7 @@ pub(crate) fn assemble(name: &str, layout: &Layout, tree: &Paths, left_out: Vec<
             let mut done = 0;
             while done < extent.len.0 {
                 let part = (extent.len.0 - done).min(buf.len() as u64) as usize;
-                generator.fill(ByteOffset(at), &mut buf[..part]);
+                generator.fill(StreamOffset(at), &mut buf[..part]);
                 file.write_all_at(&buf[..part], extent.start.0 + done).unwrap();
                 at += part as u64;
                 done += part as u64;
@@ -601,13 +601,13 @@ fn every_cut_of_a_section_gives_the_same_bytes() {
         for section in layout.sections() {
             let len = section.len.0.min(3 << 20);
             let mut whole = vec![0xEE; len as usize];
-            layout.generator(section.kind, &tree, &outcome).fill(ByteOffset(0), &mut whole);
+            layout.generator(section.kind, &tree, &outcome).fill(StreamOffset(0), &mut whole);
             let mut generator = layout.generator(section.kind, &tree, &outcome);
             for _ in 0..200 {
                 let start = random.next_u64() % len;
                 let end = (start + random.next_u64() % 20_000).min(len);
                 let mut part = vec![0x11; (end - start) as usize];
-                generator.fill(ByteOffset(start), &mut part);
+                generator.fill(StreamOffset(start), &mut part);
                 assert!(part == whole[start as usize..end as usize], "{:?} {start}..{end}", section.kind);
             }
         }
@@ -669,7 +669,7 @@ fn ten_million_files() {
             let mut generator = layout.generator(section.kind, &tree, &outcome);
             for at in (0..section.len.0).step_by(buf.len()) {
                 let len = (section.len.0 - at).min(buf.len() as u64) as usize;
-                generator.fill(ByteOffset(at), &mut buf[..len]);
+                generator.fill(StreamOffset(at), &mut buf[..len]);
             }
             let seconds = start.elapsed().as_secs_f64();
             if section.len.0 > 10 << 20 {

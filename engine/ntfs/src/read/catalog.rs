@@ -10,7 +10,7 @@ use super::limits;
 use super::raw::{self, RawRun, Record, types};
 use super::volume::{DataRun, RunPlace, Volume, records};
 use crate::format::{attr_flag, record_flag};
-use crate::units::ByteOffset;
+use crate::units::VolumeOffset;
 
 /// A file of a [`Catalog`]; ascending ids are ascending record numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -833,14 +833,14 @@ impl Catalog {
     }
 
     /// Offset of the unnamed data on the volume (of the record if it is resident): the key for disk order.
-    pub fn first_byte(&self, volume: &Volume, id: FileId) -> Option<ByteOffset> {
+    pub fn first_byte(&self, volume: &Volume, id: FileId) -> Option<VolumeOffset> {
         let entry = &self.entries[id.0 as usize];
         match entry.data {
             DATA_RESIDENT => volume.record_at(u64::from(entry.number)),
             _ => {
                 let runs = &self.runs[entry.runs_at as usize..][..entry.runs_len as usize];
                 let first = runs.iter().find(|run| run.lcn != RawRun::HOLE)?;
-                Some(ByteOffset(u64::from(first.lcn) * volume.geometry().cluster.bytes()))
+                Some(VolumeOffset(u64::from(first.lcn) * volume.geometry().cluster.bytes()))
             }
         }
     }

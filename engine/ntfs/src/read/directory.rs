@@ -9,7 +9,7 @@ use super::index::{self, Index, Step};
 use super::limits;
 use super::raw::{self, types};
 use super::volume::{I30, Volume};
-use crate::units::ByteOffset;
+use crate::units::VolumeOffset;
 
 /// An index entry that a search for its name finds.
 #[derive(Clone, Copy)]
@@ -154,7 +154,7 @@ impl Directories {
 struct Nothing;
 
 impl ReadAt for Nothing {
-    fn read_at(&mut self, at: ByteOffset, _: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, _: &mut [u8]) -> Result<(), ReadError> {
         Err(ReadError { at, message: "no index block".into() })
     }
 }
@@ -172,7 +172,7 @@ impl<R: ReadAt> Ahead<'_, R> {
         while done < len {
             let mut bytes = vec![0; (len - done).min(limits::INDEX_READ_BYTES) as usize];
             let piece = bytes.len() as u64;
-            if self.inner.read_at(ByteOffset(at.saturating_add(done)), &mut bytes).is_ok() {
+            if self.inner.read_at(VolumeOffset(at.saturating_add(done)), &mut bytes).is_ok() {
                 match self.parts.last_mut() {
                     Some((start, last)) if *start + last.len() as u64 == at + done => last.extend_from_slice(&bytes),
                     _ => self.parts.push((at + done, bytes)),
@@ -184,7 +184,7 @@ impl<R: ReadAt> Ahead<'_, R> {
 }
 
 impl<R: ReadAt> ReadAt for Ahead<'_, R> {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         for (start, bytes) in &self.parts {
             let skip = at.0.checked_sub(*start).and_then(|skip| usize::try_from(skip).ok());
             if let Some(found) = skip.and_then(|skip| bytes.get(skip..)).and_then(|rest| rest.get(..buf.len())) {

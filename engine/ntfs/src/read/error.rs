@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use crate::units::ByteOffset;
+use crate::units::VolumeOffset;
 
 /// The device could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read at byte {at}: {message}")]
 pub struct ReadError {
     /// Offset in the decrypted volume.
-    pub at: ByteOffset,
+    pub at: VolumeOffset,
     /// Message of the operating system.
     pub message: String,
 }
@@ -20,17 +20,17 @@ pub trait ReadAt {
     ///
     /// # Errors
     /// The range is not inside the volume, or the device fails.
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError>;
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError>;
 }
 
 impl<R: ReadAt + ?Sized> ReadAt for &mut R {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         (**self).read_at(at, buf)
     }
 }
 
 impl ReadAt for &[u8] {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         let found = usize::try_from(at.0).ok().and_then(|start| self.get(start..start.checked_add(buf.len())?));
         match found {
             Some(found) => {

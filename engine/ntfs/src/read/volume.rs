@@ -9,7 +9,7 @@ use super::raw::{self, RawRun, Record, types, view};
 use super::upcase::Upcase;
 pub(crate) use crate::format::I30;
 use crate::format::{BootSector, VolumeInformation, attr_flag};
-use crate::units::{ByteLen, ByteOffset, ClusterSize, Clusters, DiskShape, Lcn};
+use crate::units::{ByteLen, ClusterSize, Clusters, DiskShape, Lcn, VolumeOffset};
 
 /// Numbers of the metafiles, as wide as those that a volume holds.
 pub(crate) mod records {
@@ -247,12 +247,12 @@ impl Volume {
     }
 
     /// First byte of a record on the volume, for reading in disk order.
-    pub fn record_at(&self, number: u64) -> Option<ByteOffset> {
+    pub fn record_at(&self, number: u64) -> Option<VolumeOffset> {
         let offset = number.checked_mul(u64::from(self.geometry.record_bytes))?;
         let cluster = self.geometry.cluster.bytes();
         let run = find_run(self.mft.runs(), offset / cluster)?;
         (!run.is_hole()).then(|| {
-            ByteOffset((u64::from(run.lcn) + offset / cluster - u64::from(run.vcn)) * cluster + offset % cluster)
+            VolumeOffset((u64::from(run.lcn) + offset / cluster - u64::from(run.vcn)) * cluster + offset % cluster)
         })
     }
 
@@ -363,7 +363,7 @@ impl Volume {
             if run.is_hole() {
                 part.fill(0);
             } else {
-                let start = ByteOffset(u64::from(run.lcn) * cluster + (at - u64::from(run.vcn) * cluster));
+                let start = VolumeOffset(u64::from(run.lcn) * cluster + (at - u64::from(run.vcn) * cluster));
                 reader.read_at(start, part).map_err(|error| NtfsError::read(stream.place(at), error))?;
             }
             done += len;
@@ -770,14 +770,14 @@ pub(crate) fn find_run(runs: &[RawRun], vcn: u64) -> Option<RawRun> {
 fn read_geometry<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<(Geometry, BackupBoot), NtfsError> {
     const BOOT_BYTES: usize = size_of::<BootSector>();
     let mut first = [0; BOOT_BYTES];
-    let primary = match reader.read_at(ByteOffset(0), &mut first) {
+    let primary = match reader.read_at(VolumeOffset(0), &mut first) {
         Ok(()) => parse_boot(&first),
         Err(error) => Err(NtfsError::read(Place::volume(0), error)),
     };
     let mut copy = [0; BOOT_BYTES];
     match primary {
         Ok(geometry) => {
-            let at = geometry.sectors.checked_mul(u64::from(geometry.sector_bytes)).map(ByteOffset);
+            let at = geometry.sectors.checked_mul(u64::from(geometry.sector_bytes)).map(VolumeOffset);
             let state = match at.map(|at| reader.read_at(at, &mut copy)) {
                 Some(Ok(())) if copy == first => BackupBoot::Equal,
                 Some(Ok(())) => BackupBoot::Different,
@@ -788,7 +788,7 @@ fn read_geometry<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<(Geometry, B
         Err(error) => {
             for sector in [512, 4096, 1024, 2048] {
                 let Some(at) = len.0.checked_sub(sector) else { continue };
-                if reader.read_at(ByteOffset(at), &mut copy).is_ok()
+                if reader.read_at(VolumeOffset(at), &mut copy).is_ok()
                     && let Ok(geometry) = parse_boot(&copy)
                     && u64::from(geometry.sector_bytes) == sector
                 {

@@ -227,7 +227,7 @@ mod tests {
     use super::work::{AppendState, ConvertState, Copied, RecordBefore, Step};
     use super::*;
     use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
-    use crate::units::{BatchNo, ByteLen, ByteRange, DeviceOffset, FileNo};
+    use crate::units::{BatchNo, ByteLen, DeviceOffset, DeviceRange, FileNo};
 
     fn format() -> WorkState {
         WorkState::Format(FormatState {
@@ -261,7 +261,7 @@ mod tests {
         ConvertState {
             step: Step::Passing,
             border: 77 << 20,
-            volume: ByteRange::new(1 << 20, 1 << 30),
+            volume: DeviceRange::new(1 << 20, 1 << 30),
             cluster: 4096,
             places: [1, 2, 3, 4, 5],
             all: true,

@@ -5,7 +5,7 @@ use super::{Fault, Prefix};
 use crate::azure::journal::Work;
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::Regions;
-use crate::units::{BatchNo, ByteLen, ByteRange, ClusterSize, DeviceOffset, FileNo, SectorSize};
+use crate::units::{BatchNo, ByteLen, ClusterSize, DeviceOffset, DeviceRange, FileNo, SectorSize};
 
 /// Progress of the work on a drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub struct ConvertState {
     /// Border of [`Step::Passing`], in bytes of the volume.
     pub border: u64,
     /// The volume on the drive.
-    pub volume: ByteRange,
+    pub volume: DeviceRange,
     /// Bytes of a cluster.
     pub cluster: u64,
     /// Places of BitLocker's areas, in bytes of the volume.
@@ -303,7 +303,7 @@ impl ConvertState {
     fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
         let step = Step::ALL.get(usize::from(from.u8()?)).copied().ok_or(Fault("names an unknown step"))?;
         let border = from.u64()?;
-        let volume = ByteRange::new(from.u64()?, from.u64()?);
+        let volume = DeviceRange::new(from.u64()?, from.u64()?);
         let cluster = from.u64()?;
         let mut places = [0; 5];
         for place in &mut places {

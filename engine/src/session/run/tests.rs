@@ -29,7 +29,7 @@ use crate::stream::event_loop::BlockIo;
 use crate::stream::failures::Failures;
 use crate::stream::timeouts::Timeouts;
 use crate::surroundings::{Surroundings, now};
-use crate::units::{ByteOffset, ByteRange, FileTime};
+use crate::units::{DeviceOffset, DeviceRange, FileTime};
 use crate::work::drive::{Finished, FveRegion};
 use crate::work::format::{DriveIo, begin, fill};
 use crate::work::planner::FormatDrive;
@@ -281,14 +281,14 @@ fn the_same_inputs_give_the_same_bytes_through_every_engine() {
     let image = fs::read(lab.image("sync")).expect("an image");
     for (i, chunk) in image.chunks(1 << 20).enumerate() {
         let mut bytes = vec![0; chunk.len()];
-        disk.read_at(ByteOffset((i << 20) as u64), &mut bytes);
+        disk.read_at(DeviceOffset((i << 20) as u64), &mut bytes);
         assert!(bytes == chunk, "the simulated disk differs in MiB {i}");
     }
 }
 
 /// The result of dray's own scan, which recognises every mark that the external judges look for.
 fn seen(disk: &SimDisk, size: u64) -> Option<String> {
-    let read = |at: ByteOffset, into: &mut [u8]| {
+    let read = |at: DeviceOffset, into: &mut [u8]| {
         disk.read_at(at, into);
         Ok(())
     };
@@ -304,8 +304,8 @@ fn same_volume(a: &SimDisk, b: &SimDisk, size: u64) -> bool {
     let (mut at, end) = (34 * 512, size - 33 * 512);
     while at < end {
         let len = left.len().min((end - at) as usize);
-        a.read_at(ByteOffset(at), &mut left[..len]);
-        b.read_at(ByteOffset(at), &mut right[..len]);
+        a.read_at(DeviceOffset(at), &mut left[..len]);
+        b.read_at(DeviceOffset(at), &mut right[..len]);
         if left[..len] != right[..len] {
             return false;
         }
@@ -360,7 +360,10 @@ fn reading_back_finds_what_the_drive_does_not_keep() {
             let Some(sum) = written.sums[i] else { continue };
             let piece = &batch.pieces[batch.pieces.len() - 1];
             let last = piece.range.end.min(sum.len) - piece.range.start - 1;
-            disk.set_faults(Faults { flips: vec![(ByteOffset(piece.at.0 + last as u64), 0x10)], ..Faults::default() });
+            disk.set_faults(Faults {
+                flips: vec![(DeviceOffset(piece.at.0 + last as u64), 0x10)],
+                ..Faults::default()
+            });
             let problem = back(written).expect_err("a flipped bit");
             assert_eq!(problem.kind, Kind::Different, "{:?}: {problem}", batch.phase);
             tried += 1;
@@ -375,7 +378,7 @@ fn reading_back_finds_what_the_drive_does_not_keep() {
             let Content::Files(parts) = &batch.content else { return None };
             let tree = drive.layout.tree();
             let part = parts.iter().find(|part| part.len > 0 && tree.blob_type(part.file) == Some(BlobType::Block))?;
-            Some(ByteOffset(batch.pieces[0].at.0 + u64::from(part.into)))
+            Some(DeviceOffset(batch.pieces[0].at.0 + u64::from(part.into)))
         });
         let at = block.expect("a block blob");
         disk.set_faults(Faults { flips: vec![(at, 1)], ..Faults::default() });
@@ -383,7 +386,7 @@ fn reading_back_finds_what_the_drive_does_not_keep() {
         let problem = back(&blind).expect_err("a flipped bit in a block");
         assert!(problem.kind == Kind::Different && problem.place.path.is_some(), "{problem}");
 
-        disk.set_faults(Faults { read_errors: vec![ByteRange::new(at.0, 512)], ..Faults::default() });
+        disk.set_faults(Faults { read_errors: vec![DeviceRange::new(at.0, 512)], ..Faults::default() });
         assert_eq!(back(written).expect_err("a bad sector").kind, Kind::Drive);
         disk.set_faults(Faults::default());
         let text = fs::read_to_string(written.record.expect("a record")).expect("a record");

@@ -19,7 +19,7 @@ use crate::pool::{Pool, Slot};
 use crate::report::{Event, Kind, Problem};
 use crate::stream::event_loop::BlockIo;
 use crate::stream::medium::Medium;
-use crate::units::ByteOffset;
+use crate::units::DeviceOffset;
 use crate::volume::find::{Opened, View};
 
 /// First bytes of a sidecar.
@@ -81,7 +81,7 @@ impl<'a> Store<'a> {
 
     /// Starts writing the first `len` bytes of a slot, as [`Self::write`] does, without a copy; `freed` is told when
     /// it is free again.
-    pub fn write_slot(&mut self, at: ByteOffset, slot: Slot, len: usize, freed: &Waker) {
+    pub fn write_slot(&mut self, at: DeviceOffset, slot: Slot, len: usize, freed: &Waker) {
         self.io.put_slot(at, slot, len, freed);
         self.written += len as u64;
     }
@@ -90,7 +90,7 @@ impl<'a> Store<'a> {
     ///
     /// # Errors
     /// An earlier write that failed.
-    pub fn write(&mut self, at: ByteOffset, bytes: &[u8]) -> Result<(), Problem> {
+    pub fn write(&mut self, at: DeviceOffset, bytes: &[u8]) -> Result<(), Problem> {
         self.io.put(at, bytes, self.events)?;
         self.written += bytes.len() as u64;
         Ok(())
@@ -204,7 +204,7 @@ pub fn redo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     for step in [Step::Mark, Step::Change, Step::Clean] {
         read_entries(sidecar, |entry| {
             if entry.step == step {
-                store.write(ByteOffset(entry.at), &entry.after)?;
+                store.write(DeviceOffset(entry.at), &entry.after)?;
             }
             Ok(())
         })
@@ -233,7 +233,7 @@ pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
             // A place that bears the mark was read before it did.
             let of_mark = entry.step == Step::Mark || marked.contains(&entry.at);
             if of_mark == mark {
-                store.write(ByteOffset(entry.at), &entry.before)?;
+                store.write(DeviceOffset(entry.at), &entry.before)?;
             }
             Ok(())
         })
@@ -299,8 +299,8 @@ pub fn check(sidecar: &mut File, medium: &dyn Medium, name: &str) -> Result<(), 
     .map_err(|error| error.problem(name))?;
     read_entries(sidecar, |entry| {
         let mut now = vec![0; entry.before.len()];
-        medium.read_exact_at(&mut now, ByteOffset(entry.at)).map_err(|error| {
-            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(ByteOffset(entry.at))
+        medium.read_exact_at(&mut now, DeviceOffset(entry.at)).map_err(|error| {
+            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(DeviceOffset(entry.at))
         })?;
         for (i, now) in now.chunks(sector).enumerate() {
             let from = i * sector;
@@ -315,7 +315,7 @@ pub fn check(sidecar: &mut File, medium: &dyn Medium, name: &str) -> Result<(), 
             };
             if !is(&entry.before) && !is(&entry.after) && !marked() {
                 let what = "was written to by something else since this session was cut off";
-                return Err(Problem::new(Kind::Refused, what).drive(name).at(ByteOffset(at)).advice(
+                return Err(Problem::new(Kind::Refused, what).drive(name).at(DeviceOffset(at)).advice(
                     "nothing was written now; have the volume checked by chkdsk under Windows, and keep the journal's files",
                 ));
             }

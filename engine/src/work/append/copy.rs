@@ -9,7 +9,7 @@ use crate::plan::batches::{Batch, Content, FilePacker, Packed, Phase, Piece};
 use crate::plan::tree::DriveTree;
 use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::report::{Kind, Problem};
-use crate::units::{ByteOffset, ClusterSize};
+use crate::units::{ByteLen, ClusterSize, DeviceOffset};
 use crate::volume::find::Opened;
 use crate::work::drive::{self, Copied, DriveContent, Save, Setup};
 use crate::work::outcome::{OutcomeLog, Replay, Sum};
@@ -56,7 +56,7 @@ pub(super) fn listed(tree: &DriveTree, cluster: u64) -> impl Iterator<Item = Bat
 #[derive(Debug)]
 struct DataPlaces {
     /// First offset, end offset, and place on the device; ascending, without gaps.
-    runs: Vec<(u64, u64, ByteOffset)>,
+    runs: Vec<(u64, u64, DeviceOffset)>,
 }
 
 impl DataPlaces {
@@ -83,7 +83,7 @@ impl DataPlaces {
         let runs = runs.take_while(|&&(from, ..)| from < end);
         runs.map(|&(from, to, at)| {
             let (first, last) = (from.max(start), to.min(end));
-            Piece { range: (first - start) as usize..(last - start) as usize, at: ByteOffset(at.0 + (first - from)) }
+            Piece { range: (first - start) as usize..(last - start) as usize, at: at + ByteLen(first - from) }
         })
         .collect()
     }
@@ -102,7 +102,7 @@ pub(super) fn first_bad(
     mut chosen: impl FnMut(u64) -> bool,
 ) -> Result<Option<u64>, Problem> {
     let mut batches = Batches::new(what, append, slot_len)?;
-    let (medium, volume) = (what.opened.medium(), what.opened.found.volume.start.0);
+    let (medium, volume) = (what.opened.medium(), what.opened.found.volume.start);
     let mut bytes = Vec::new();
     for (number, sum) in (0..).zip(sums) {
         let Some(batch) = batches.next() else { return Ok(Some(number)) };
@@ -119,7 +119,7 @@ pub(super) fn first_bad(
                     .at(at)
             })?;
             if let Some(cipher) = what.opened.cipher() {
-                cipher.open(ByteOffset(at.0 - volume), into);
+                cipher.open(at.in_volume(volume), into);
             }
         }
         if hash::crc64(&bytes) != sum.crc {

@@ -18,7 +18,7 @@ use crate::ntfs::read::Volume;
 use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::plan::tree::DriveTree;
 use crate::report::{Advice, DrivePlan, Kind, Problem, Problems, Region, RegionKind, Setting, Skipped};
-use crate::units::{ByteLen, ByteRange, DiskShape};
+use crate::units::{ByteLen, DeviceRange, DiskShape, VolumeRange};
 use crate::verify::index::{Index, IndexRow};
 use crate::volume::files::Files;
 use crate::volume::find::View;
@@ -68,7 +68,7 @@ pub enum AppendKind {
 #[derive(Debug)]
 pub struct InPlaceDrive {
     /// The volume on the drive.
-    pub volume: ByteRange,
+    pub volume: DeviceRange,
     /// Disk geometry in its boot sector.
     pub disk: DiskShape,
     /// BitLocker's areas.
@@ -88,7 +88,7 @@ impl Planner<'_> {
         let mut drive = self.append_drive(there.target.clone(), assigned);
         let is_plain = there.target.work == Work::Encrypt && there.target.key.is_none();
         let first = if is_plain { Some(self.in_place(there)?) } else { None };
-        let avoid: Vec<ByteRange> = first.iter().flat_map(|first| &first.places).map(|(range, _)| *range).collect();
+        let avoid: Vec<VolumeRange> = first.iter().flat_map(|first| &first.places).map(|(range, _)| *range).collect();
         let addition = Addition {
             name: &there.target.facts.name,
             opened: &there.opened,
@@ -110,7 +110,7 @@ impl Planner<'_> {
             let own: u64 = places.iter().map(|(range, _)| range.len.0).sum();
             plan.free = ByteLen(plan.free.0.saturating_sub(own));
             plan.overhead = ByteLen(plan.overhead.0 + own);
-            let at = |(range, name): (ByteRange, &str)| Region {
+            let at = |(range, name): (VolumeRange, &str)| Region {
                 start: there.opened.device_offset(range.start),
                 len: range.len,
                 kind: if name == NTFS_METADATA { RegionKind::FileSystem } else { RegionKind::Encryption },
@@ -143,7 +143,7 @@ impl Planner<'_> {
         let ranges = ranges.map_err(|error| failed(error.into()))?;
         let images = planned.images_len(&mut view).map_err(|error| failed(error.into()))?;
         let metadata = planned.append.metadata_places().map(|range| (range, NTFS_METADATA));
-        let places: Vec<(ByteRange, &'static str)> = planned.areas().chain(metadata).collect();
+        let places: Vec<(VolumeRange, &'static str)> = planned.areas().chain(metadata).collect();
         let own: u64 = planned.areas().map(|(range, _)| range.len.0).sum();
         let len = ByteLen(ranges.iter().map(|range| range.len.0).sum::<u64>() + own);
         let beside = ByteLen(images.0 + encrypt::batch_journal::LEN_MAX);
@@ -227,7 +227,7 @@ impl Planner<'_> {
 struct First {
     drive: InPlaceDrive,
     /// Clusters that it takes, in bytes of the volume, with their names.
-    places: Vec<(ByteRange, &'static str)>,
+    places: Vec<(VolumeRange, &'static str)>,
     /// Bytes to encrypt.
     len: ByteLen,
 }

@@ -38,7 +38,7 @@ use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Region, RegionKind,
 use crate::request::Pace;
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::workers::Workers;
-use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, FileTime, Lcn};
+use crate::units::{ByteLen, Clusters, FileTime, Lcn, VolumeOffset, VolumeRange};
 use crate::volume::find::{Opened, View};
 use crate::work::drive::{Durable, Save};
 use crate::work::manifest::{self, Rules};
@@ -60,7 +60,7 @@ pub struct Addition<'a> {
     /// The volume, unlocked.
     pub opened: &'a Opened,
     /// Ranges of the volume reserved for other purposes.
-    pub avoid: &'a [ByteRange],
+    pub avoid: &'a [VolumeRange],
     /// The session's files.
     pub tree: &'a DriveTree,
     /// The parts of the manifest other than the hashes.
@@ -225,7 +225,7 @@ impl Planned {
         let data = data.extents(LinearRange { start: 0, len: data.len() });
         let files = data.map(|extent| (cluster.offset_of(extent.lcn), cluster.len_of(extent.len)));
         let manifest = self.append.root_file_places(0).map(|place| (place.start, place.len));
-        let region = |(start, len), kind, name: &str| Region {
+        let region = |(start, len): (VolumeOffset, ByteLen), kind, name: &str| Region {
             start: opened.device_offset(start),
             len,
             kind,
@@ -237,13 +237,13 @@ impl Planned {
 
     /// Whether all bytes of the device in `range` are in clusters that were free, for tests.
     #[cfg(test)]
-    fn is_free(&self, opened: &Opened, range: ByteRange) -> bool {
+    fn is_free(&self, opened: &Opened, range: crate::units::DeviceRange) -> bool {
         let cluster = self.append.volume().geometry().cluster;
         let free = self.append.free_extents(&mut View(opened)).expect("a bitmap");
         free.iter().any(|extent| {
             let (start, len) = (cluster.offset_of(extent.lcn), cluster.len_of(extent.len));
             let stored = opened.stored(start, len).expect("free clusters can be written to");
-            stored.iter().any(|stored| stored.at <= range.start && range.end().0 <= stored.at.0 + stored.len)
+            stored.iter().any(|stored| stored.at <= range.start && range.end() <= stored.at + ByteLen(stored.len))
         })
     }
 }
@@ -402,7 +402,7 @@ impl Job<'_> {
                     ));
                 }
                 let len = (end - at).min(zeros.len() as u64);
-                let sealed = opened.seal(ByteOffset(at), &zeros[..len as usize]).map_err(|error| {
+                let sealed = opened.seal(VolumeOffset(at), &zeros[..len as usize]).map_err(|error| {
                     Problem::new(Kind::Internal, format!("a place that cannot be written to: {error}"))
                 })?;
                 for (place, bytes) in sealed {
@@ -465,7 +465,7 @@ impl Job<'_> {
                 len += filled as u64;
                 if filled > 0 {
                     piece.truncate(filled.next_multiple_of(cluster));
-                    let at = ByteOffset(place.start.0 + done);
+                    let at = place.start + ByteLen(done);
                     let sealed = opened.seal(at, &piece).map_err(|error| {
                         Problem::new(Kind::Internal, format!("a place that cannot be written to: {error}"))
                     })?;

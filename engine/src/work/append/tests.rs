@@ -28,7 +28,7 @@ use crate::stream::event_loop::BlockIo;
 use crate::stream::failures::{Failures, Outlook};
 use crate::stream::timeouts::Timeouts;
 use crate::surroundings::Surroundings;
-use crate::units::{ByteOffset, SectorSize};
+use crate::units::{DeviceOffset, DeviceRange, SectorSize};
 use crate::verify::added::{self, Added};
 use crate::verify::judge;
 use crate::volume::files::Files;
@@ -41,7 +41,7 @@ const NOW: i64 = 1_767_500_000;
 pub(crate) struct Lab {
     dir: PathBuf,
     /// Ranges of the volume that a second session leaves alone.
-    avoid: Vec<ByteRange>,
+    avoid: Vec<VolumeRange>,
     /// Bytes of its slots.
     slot_len: usize,
     /// Its blobs get files that set their `Content-MD5`.
@@ -151,7 +151,7 @@ pub(super) fn planted(image: &Path, sector: SectorSize) -> SimDisk {
         let n = (len - at).min(1 << 20) as usize;
         file.read_exact_at(&mut piece[..n], at).expect("an image");
         if piece[..n].iter().any(|byte| *byte != 0) {
-            disk.plant(ByteOffset(at), &piece[..n]);
+            disk.plant(DeviceOffset(at), &piece[..n]);
         }
     }
     disk
@@ -179,7 +179,7 @@ pub(crate) fn opened(disk: &SimDisk, key: &Key) -> Opened {
 pub(crate) fn assert_same_shape(disk: &SimDisk, opened: &Opened) {
     let (mut outside, mut inside) = (vec![0; 4096], vec![0; 4096]);
     disk.read_at(opened.found.volume.start, &mut outside);
-    opened.read(ByteOffset(0), &mut inside).expect("a boot sector");
+    opened.read(VolumeOffset(0), &mut inside).expect("a boot sector");
     assert_eq!((&outside[3..11], &inside[3..11]), (&b"-FVE-FS-"[..], &b"NTFS    "[..]));
     assert_eq!(outside[0x18..0x20], inside[0x18..0x20]);
     let first = u64::from(u32::from_le_bytes([inside[0x1C], inside[0x1D], inside[0x1E], inside[0x1F]]));
@@ -190,7 +190,7 @@ pub(crate) fn assert_same_shape(disk: &SimDisk, opened: &Opened) {
 const OLD: &[u8; 16] = b"OLD SECRET DATA ";
 
 /// Fills a range with old data, each piece marked with its offset.
-pub(crate) fn plant_old(disk: &SimDisk, range: ByteRange) {
+pub(crate) fn plant_old(disk: &SimDisk, range: DeviceRange) {
     let mut piece = vec![0; 1 << 20];
     let mut at = range.start.0;
     while at < range.end().0 {
@@ -200,18 +200,18 @@ pub(crate) fn plant_old(disk: &SimDisk, range: ByteRange) {
             words[16..24].copy_from_slice(&at.to_le_bytes());
             words[24..].copy_from_slice(&(i as u64).to_le_bytes());
         }
-        disk.plant(ByteOffset(at), &piece[..len]);
+        disk.plant(DeviceOffset(at), &piece[..len]);
         at += len as u64;
     }
 }
 
 /// Runs of 512 bytes that contain old data.
-pub(crate) fn old_data(disk: &SimDisk) -> Vec<ByteRange> {
-    let mut runs: Vec<ByteRange> = Vec::new();
+pub(crate) fn old_data(disk: &SimDisk) -> Vec<DeviceRange> {
+    let mut runs: Vec<DeviceRange> = Vec::new();
     let mut piece = vec![0; 1 << 20];
     for at in (0..disk.size().0).step_by(1 << 20) {
         let len = (disk.size().0 - at).min(1 << 20) as usize;
-        disk.read_at(ByteOffset(at), &mut piece[..len]);
+        disk.read_at(DeviceOffset(at), &mut piece[..len]);
         for (i, sector) in piece[..len].chunks(512).enumerate() {
             if sector.chunks(16).all(|words| words != OLD) {
                 continue;
@@ -219,7 +219,7 @@ pub(crate) fn old_data(disk: &SimDisk) -> Vec<ByteRange> {
             let start = at + i as u64 * 512;
             match runs.last_mut() {
                 Some(last) if last.end().0 == start => last.len.0 += 512,
-                _ => runs.push(ByteRange::new(start, 512)),
+                _ => runs.push(DeviceRange::new(start, 512)),
             }
         }
     }
@@ -228,24 +228,24 @@ pub(crate) fn old_data(disk: &SimDisk) -> Vec<ByteRange> {
 
 /// Old data are readable in clusters that `$Bitmap` marks free, and outside partitions: somewhere there, and nowhere
 /// else.
-pub(crate) fn assert_left(opened: &Opened, found: &[ByteRange], size: u64, what: &str) {
+pub(crate) fn assert_left(opened: &Opened, found: &[DeviceRange], size: u64, what: &str) {
     let volume = Volume::open(&mut View(opened), opened.len()).expect("NTFS");
     let cluster = volume.geometry().cluster;
     let start = opened.found.volume.start.0;
     let free = free_runs(&volume, &mut View(opened), &[]).expect("a bitmap").into_iter();
-    let mut may: Vec<ByteRange> =
-        free.map(|run| ByteRange::new(start + cluster.offset_of(run.lcn).0, cluster.len_of(run.len).0)).collect();
+    let mut may: Vec<DeviceRange> =
+        free.map(|run| DeviceRange::new(start + cluster.offset_of(run.lcn).0, cluster.len_of(run.len).0)).collect();
     let table = opened.found.table.as_ref().expect("a table");
-    let mut partitions: Vec<ByteRange> = table.partitions.iter().map(|entry| entry.range).collect();
+    let mut partitions: Vec<DeviceRange> = table.partitions.iter().map(|entry| entry.range).collect();
     partitions.sort();
     let mut at = 0;
-    for partition in partitions.into_iter().chain([ByteRange::new(size, 0)]) {
-        may.push(ByteRange::new(at, partition.start.0 - at));
+    for partition in partitions.into_iter().chain([DeviceRange::new(size, 0)]) {
+        may.push(DeviceRange::new(at, partition.start.0 - at));
         at = partition.end().0;
     }
     assert!(!found.is_empty(), "{what}: the test looks for what is there");
     for range in found {
-        let inside = |may: &ByteRange| may.end().0.min(range.end().0).saturating_sub(may.start.0.max(range.start.0));
+        let inside = |may: &DeviceRange| may.end().0.min(range.end().0).saturating_sub(may.start.0.max(range.start.0));
         let inside: u64 = may.iter().map(inside).sum();
         assert_eq!(inside, range.len.0, "{what}: old data in the clear in {range:?}, some of which is in use");
     }
@@ -350,7 +350,7 @@ pub(super) fn unlocked(opened: &Opened, plain: &Path) {
     let mut piece = vec![0; 1 << 20];
     for at in (0..opened.len().0).step_by(1 << 20) {
         let n = (opened.len().0 - at).min(1 << 20) as usize;
-        opened.read(ByteOffset(at), &mut piece[..n]).expect("a volume");
+        opened.read(VolumeOffset(at), &mut piece[..n]).expect("a volume");
         file.write_all_at(&piece[..n], at).expect("room");
     }
 }
@@ -465,8 +465,8 @@ fn judge_power_cuts_while_adding_to_a_volume_of_windows_are_finished_or_taken_ba
     for (at, (before, after)) in (0u64..).step_by(4096).zip(before.chunks(4096).zip(after.chunks_mut(4096))) {
         if before != after {
             assert!(at >= 8192, "the front has another home");
-            was.cipher().expect("a cipher").seal(ByteOffset(at), after);
-            disk.plant(was.device_offset(ByteOffset(at)), after);
+            was.cipher().expect("a cipher").seal(VolumeOffset(at), after);
+            disk.plant(was.device_offset(VolumeOffset(at)), after);
         }
     }
     cut_and_judge(&lab, &disk, &key, &[("session#2", "two")]);
@@ -521,7 +521,7 @@ fn cut_while_copied(lab: &Lab, cuts_min: u64) {
 fn digests(name: &str, cipher: &str, is_cut: bool) -> [String; 2] {
     let mut lab = Lab::new(name);
     if is_cut {
-        lab.avoid = (0..100).map(|i| ByteRange::new((i * 1020) << 10, 64 << 10)).collect();
+        lab.avoid = (0..100).map(|i| VolumeRange::new((i * 1020) << 10, 64 << 10)).collect();
     }
     let (disk, key) = lab.first(cipher);
     let done = copied(&lab, &disk, &key, &mut lab.file("sidecar")).unwrap_or_else(|problem| panic!("{problem}"));
@@ -595,7 +595,7 @@ fn a_volume_whose_drive_is_pulled_says_so() {
     let mut sidecar = lab.file("images");
     let whole = twin(&disk);
     copied(&lab, &whole, &key, &mut sidecar).unwrap_or_else(|problem| panic!("{problem}"));
-    let faults = || Faults { write_errors: vec![ByteRange::new(0, disk.size().0)], ..Faults::default() };
+    let faults = || Faults { write_errors: vec![DeviceRange::new(0, disk.size().0)], ..Faults::default() };
     // Of one that is still attached.
     let problem = ended(&lab, &twin(&disk), &key, faults());
     assert!(problem.what.contains("writing failed (file data)") && problem.place.at.is_some(), "{problem}");
@@ -725,7 +725,7 @@ fn what_was_added_is_read_back_and_a_flipped_bit_is_told() {
             let run = extents.last().expect("a run");
             let RunPlace::Lcn(lcn) = run.place else { panic!("{run:?}") };
             let cluster = files.volume.geometry().cluster;
-            opened.device_offset(ByteOffset(cluster.offset_of(lcn).0 + len - 1 - run.offset))
+            opened.device_offset(VolumeOffset(cluster.offset_of(lcn).0 + len - 1 - run.offset))
         };
         disk.set_faults(Faults { flips: vec![(at, 1)], ..Faults::default() });
         let reported = back(done.manifest_md5, Some("\\session#2")).expect_err(&path);

@@ -11,7 +11,6 @@ use crate::report::Problem;
 use crate::stream::contents::{FetchLine, Fetched, Unread};
 use crate::stream::sources::expected_facts;
 use crate::stream::workers::{CipherDirection, Digest, Done, How, Job, Span, Whole};
-use crate::units::ByteOffset;
 use crate::work::outcome::{BegunBlock, Hashed};
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -106,13 +105,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Passes a full slot to the workers.
     pub(super) fn enqueue(&mut self, seq: u64, batch: Batch, slot: Slot, spans: Vec<Span>, wholes: Vec<Whole>) {
-        let volume = self.s.content.volume_start.0;
+        let volume = self.s.content.volume_start;
         let cipher = self.s.content.cipher.clone().filter(|_| !matches!(batch.content, Content::Plain(_)));
         let pieces = batch.pieces.iter();
         let seal = if cipher.is_none() {
             Vec::new()
         } else {
-            pieces.map(|piece| (piece.range.clone(), ByteOffset(piece.at.0 - volume))).collect()
+            pieces.map(|piece| (piece.range.clone(), piece.at.in_volume(volume))).collect()
         };
         let job = Job {
             tag: seq,

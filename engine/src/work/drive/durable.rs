@@ -5,7 +5,7 @@ use crate::checkpoint::Prefix;
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content, Part};
 use crate::report::{Kind, Problem, Stage};
-use crate::units::{BatchNo, ByteOffset, DeviceOffset, FileNo};
+use crate::units::{BatchNo, ByteLen, DeviceOffset, FileNo};
 
 /// Progress of the drive's loop in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Durable {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BatchEnd {
     /// Device offset of the end.
-    pub offset: ByteOffset,
+    pub offset: DeviceOffset,
     /// First file of the tree that continues after it.
     pub file: u32,
     /// Bytes of all batches up to it.
@@ -115,13 +115,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.flushed_at = std::time::Instant::now();
         let outcome = self.s.log.sync_to(batches).map_err(|error| self.sidecar(&error))?;
         let BatchEnd { offset, file, .. } = self.durable_end;
-        let (next, end, next_file) = (BatchNo(batches), DeviceOffset(offset.0), FileNo(file));
+        let (next, end, next_file) = (BatchNo(batches), offset, FileNo(file));
         let durable = Durable { next, end, next_file, outcome };
         (self.s.save)(&durable).map_err(|error| self.sidecar(&error))
     }
 
     fn end_of(&self, batch: &Batch) -> BatchEnd {
-        let ends = batch.pieces.iter().map(|piece| ByteOffset(piece.at.0 + piece.range.len() as u64));
+        let ends = batch.pieces.iter().map(|piece| piece.at + ByteLen(piece.range.len() as u64));
         let file = match &batch.content {
             Content::Files(parts) => parts.last().map_or(0, |last| {
                 let is_end = last.offset + u64::from(last.len) == self.tree.file(last.file).len.0;
@@ -129,7 +129,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             }),
             _ => 0,
         };
-        BatchEnd { offset: ends.max().unwrap_or(ByteOffset(0)), file, bytes: batch.len as u64 }
+        BatchEnd { offset: ends.max().unwrap_or(DeviceOffset(0)), file, bytes: batch.len as u64 }
     }
 
     /// Called when the wiping of old marks is durable: they are not wiped again from here on.

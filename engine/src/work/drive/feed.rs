@@ -13,7 +13,7 @@ use crate::pool::Slot;
 use crate::report::{Advice, Event, Kind, Problem, Setting, Stage};
 use crate::stream::contents::Wanted;
 use crate::stream::sources::{all_left_out, expected_facts};
-use crate::units::ByteOffset;
+use crate::units::DeviceOffset;
 use crate::work::outcome::WholeReader;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -160,7 +160,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                         self.leave_out(part.file, why)?;
                     }
                     slot[into].fill(0);
-                    reads.push(io::Part { into: 0..0, from: io::From::Target { at: ByteOffset(0) } });
+                    reads.push(io::Part { into: 0..0, from: io::From::Target { at: DeviceOffset(0) } });
                 }
             }
         }

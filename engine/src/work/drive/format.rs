@@ -13,7 +13,7 @@ use crate::ntfs::build::{Generate, LeftOut, Outcome, SectionKind, Tree};
 use crate::plan::batches::{Batch, Content, Phase, Plain};
 use crate::plan::drive::DriveLayout;
 use crate::report::Problem;
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, StreamOffset};
 use crate::work::manifest::{self, Rules};
 use crate::work::outcome::{HashReader, PropertyHashes};
 
@@ -206,7 +206,7 @@ impl<'a: 'o, 'o> Formatting<'a, 'o> {
             self.generator = Some((kind, phase, generator));
         }
         if let Some((_, _, generator)) = &mut self.generator {
-            generator.fill(ByteOffset(offset), out);
+            generator.fill(StreamOffset(offset), out);
         }
     }
 

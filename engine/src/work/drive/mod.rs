@@ -48,7 +48,7 @@ use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::sources::Sources;
 use crate::stream::workers::Job;
-use crate::units::{BatchNo, ByteLen, ByteOffset, DeviceOffset, FileNo};
+use crate::units::{BatchNo, ByteLen, DeviceOffset, FileNo};
 use crate::work::outcome::{BegunBlock, OutcomeLog, PropertyHashes, Replay, Sum, WholeReader};
 
 /// Files up to this length are opened, compared, read and closed in one operation; longer ones stay open.
@@ -92,7 +92,7 @@ pub struct Setup<'a> {
     /// Saves a checkpoint.
     pub save: Save<'a>,
     /// Ranges of old signatures, to be overwritten with zeros before anything else.
-    pub wipe: Vec<crate::units::ByteRange>,
+    pub wipe: Vec<crate::units::DeviceRange>,
     /// Called when the old signatures are durably overwritten.
     pub once_wiped: &'a dyn Fn(),
     /// Directories and files named in the dataset: when one disappears as a whole, its files are not left out one by
@@ -141,7 +141,7 @@ pub fn copy(setup: Setup<'_>) -> Result<Copied, Problem> {
         left_out: drive.left_out,
         unwritten,
         property_hashes: drive.property_hashes,
-        durable: Durable { next: BatchNo(drive.issued), end: DeviceOffset(offset.0), next_file: FileNo(file), outcome },
+        durable: Durable { next: BatchNo(drive.issued), end: offset, next_file: FileNo(file), outcome },
         written: ByteLen(drive.acknowledged - durable_before),
         log: drive.s.log,
     })
@@ -157,7 +157,7 @@ pub struct DriveContent<'a> {
     /// Upper bound of the bytes of all batches.
     pub total: ByteLen,
     /// Device offset of the volume: the cipher's offsets count from here.
-    pub volume_start: ByteOffset,
+    pub volume_start: DeviceOffset,
     /// The volume's cipher; `None` where nothing is encrypted.
     pub cipher: Option<Arc<SectorCipher>>,
 }
@@ -187,7 +187,7 @@ struct OpenFile {
 
 /// A slot that is being written piece by piece.
 struct Writing {
-    pieces: VecDeque<(Range<usize>, ByteOffset)>,
+    pieces: VecDeque<(Range<usize>, DeviceOffset)>,
     len: u64,
     files: u64,
     phase: Phase,

@@ -36,7 +36,7 @@ use super::{
     WriteError, check_fill, ended_early, files, settle,
 };
 use crate::pool::{Pool, Slot};
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, DeviceOffset};
 
 pub(super) use setup::Kernel;
 pub use setup::NoRing;
@@ -132,7 +132,7 @@ struct Writing {
     tag: u64,
     number: u64,
     slot: Slot,
-    at: ByteOffset,
+    at: DeviceOffset,
     missing: usize,
     /// The failure at the lowest offset.
     error: Option<WriteError>,
@@ -496,7 +496,7 @@ impl Uring {
         self.writes_under_way -= 1;
         let writing = self.written.get_mut(write).expect("a request under way has its write");
         if let Err(source) = result {
-            let at = ByteOffset(writing.at.0 + failed);
+            let at = writing.at + ByteLen(failed);
             if writing.error.as_ref().is_none_or(|error| error.at > at) {
                 writing.error = Some(WriteError { at, done: ByteLen(failed), source });
             }
@@ -557,7 +557,7 @@ impl Engine for Uring {
         self.pump();
     }
 
-    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset) {
+    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: DeviceOffset) {
         assert!(len <= slot.len(), "a write longer than its slot");
         assert!(self.pool.owns(&slot), "a slot of another pool");
         self.given += 1;

@@ -18,7 +18,7 @@ use crate::format::{INDEX_BLOCK, StandardInformation, file_attribute, metafile, 
 use crate::read::index::{self as read_index, Index, Step};
 use crate::read::raw::{self, types};
 use crate::read::{FileRef, NtfsError, Place, ReadAt, Severity, Stream, Volume, display_name};
-use crate::units::{ByteLen, ByteRange, ClusterSize, Clusters, Extent, Lcn};
+use crate::units::{ByteLen, ClusterSize, Clusters, Extent, Lcn, VolumeRange};
 
 /// Records below are never taken: metafiles, extensions of `$MFT`, and files that Windows adds on first mount.
 const FIRST_RECORD: u64 = 64;
@@ -289,8 +289,8 @@ impl Append {
     pub fn unused_extents<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<Extent>, NtfsError> {
         let data = self.data.extents(LinearRange { start: 0, len: self.data.len() });
         let bytes =
-            |run: Extent| ByteRange { start: self.cluster().offset_of(run.lcn), len: self.cluster().len_of(run.len) };
-        let avoid: Vec<ByteRange> = self.spec.avoid.iter().copied().chain(data.map(bytes)).collect();
+            |run: Extent| VolumeRange { start: self.cluster().offset_of(run.lcn), len: self.cluster().len_of(run.len) };
+        let avoid: Vec<VolumeRange> = self.spec.avoid.iter().copied().chain(data.map(bytes)).collect();
         free_runs(&self.volume, reader, &avoid)
     }
 
@@ -311,19 +311,19 @@ impl Append {
     }
 
     /// Ranges of root file `k` at its greatest length, in bytes of the volume.
-    pub fn root_file_places(&self, k: usize) -> impl Iterator<Item = ByteRange> + '_ {
+    pub fn root_file_places(&self, k: usize) -> impl Iterator<Item = VolumeRange> + '_ {
         let space = &self.root_files[k];
         let cluster = self.cluster();
         space
             .extents(LinearRange { start: 0, len: space.len() })
-            .map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
+            .map(move |Extent { lcn, len }| VolumeRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
     }
 
     /// Ranges into which `$MFT` and indexes grow, in bytes of the volume.
-    pub fn metadata_places(&self) -> impl Iterator<Item = ByteRange> + '_ {
+    pub fn metadata_places(&self) -> impl Iterator<Item = VolumeRange> + '_ {
         let cluster = self.cluster();
         let all = self.meta.extents(LinearRange { start: 0, len: self.meta.len() });
-        all.map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
+        all.map(move |Extent { lcn, len }| VolumeRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
     }
 
     pub(super) fn root_file_extents(&self, k: usize, len: u64) -> impl Iterator<Item = Extent> + '_ {
@@ -768,7 +768,7 @@ pub fn root_stream<R: ReadAt>(volume: &Volume, reader: &mut R, name: &[u16]) -> 
 ///
 /// # Errors
 /// The volume cannot be read.
-pub fn free_runs<R: ReadAt>(volume: &Volume, reader: &mut R, avoid: &[ByteRange]) -> Result<Vec<Extent>, NtfsError> {
+pub fn free_runs<R: ReadAt>(volume: &Volume, reader: &mut R, avoid: &[VolumeRange]) -> Result<Vec<Extent>, NtfsError> {
     let number = u64::from(metafile::BITMAP);
     let file = volume.open_file(reader, number)?;
     let bitmap = file.data(&[]).ok_or(NtfsError::not_found(Place::record(number)))?;

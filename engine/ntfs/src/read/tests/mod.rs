@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::raw::types;
 use super::*;
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{ByteLen, VolumeOffset};
 use dray_base::entropy::Seeded;
 
 /// A volume inside an image file.
@@ -45,7 +45,7 @@ impl Image {
 }
 
 impl ReadAt for Image {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         if at.0.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
             return Err(ReadError { at, message: "past the end".to_owned() });
         }
@@ -719,9 +719,9 @@ struct BadSector<'a> {
 }
 
 impl ReadAt for BadSector<'_> {
-    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+    fn read_at(&mut self, at: VolumeOffset, buf: &mut [u8]) -> Result<(), ReadError> {
         if at.0 < self.bad + 512 && self.bad < at.0 + buf.len() as u64 {
-            return Err(ReadError { at: ByteOffset(self.bad), message: "medium error".to_owned() });
+            return Err(ReadError { at: VolumeOffset(self.bad), message: "medium error".to_owned() });
         }
         (&mut self.bytes).read_at(at, buf)
     }

@@ -153,7 +153,7 @@ fn campaign_faults_are_told_and_never_called_done() {
     let trials = Trials::new("campaign-faults");
     let whole = trials.disk(0);
     trials.run(&whole, Timeouts::default()).0.expect("no faults");
-    let writes: Vec<ByteRange> = whole
+    let writes: Vec<DeviceRange> = whole
         .deeds()
         .into_iter()
         .filter_map(|deed| if let Deed::Write(range) = deed { Some(range) } else { None })
@@ -163,7 +163,7 @@ fn campaign_faults_are_told_and_never_called_done() {
         let disk = trials.disk(seed);
         let mut random = Seeded::new(seed ^ 0x00FA_0175);
         let write = writes[(random.next_u64() % writes.len() as u64) as usize];
-        let bad = ByteRange::new(write.start.0 + random.next_u64() % write.len.0, 1);
+        let bad = DeviceRange::new(write.start.0 + random.next_u64() % write.len.0, 1);
         let latency_max = Duration::from_micros(if seed.is_multiple_of(3) { 100 } else { 0 });
         let faults = match seed % 5 {
             0 => Faults { write_errors: vec![bad], ..Faults::default() },
@@ -256,7 +256,7 @@ fn campaign_a_drive_that_hangs_while_it_is_read_back_is_given_up() {
         let hanging = disk.image_after_cut(Landed::Bits(0));
         let data = written.layout.batches(SLOT_LEN).find(|batch| matches!(batch.content, Content::Files(_)));
         let at = data.expect("data").pieces[0].at;
-        hanging.set_faults(Faults { read_hangs: vec![ByteRange::new(at.0, 1)], ..Faults::default() });
+        hanging.set_faults(Faults { read_hangs: vec![DeviceRange::new(at.0, 1)], ..Faults::default() });
         let timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_millis(500) };
         let result = readback::run(Box::new(hanging), &Written { timeouts, ..*written });
         let problem = result.map(drop).expect_err("a hung device");
@@ -299,7 +299,8 @@ fn campaign_lies_while_reading_back_are_found() {
                 Ok(_) => {
                     // Duplicated structures may be wrong in one copy: tables and BitLocker's own regions, on the way
                     // in.
-                    let covered = |lie: &ByteRange| drive.layout.last_places().iter().any(|place| place.overlaps(*lie));
+                    let covered =
+                        |lie: &DeviceRange| drive.layout.last_places().iter().any(|place| place.overlaps(*lie));
                     let missed: Vec<_> = lies.iter().filter(|lie| !covered(lie)).collect();
                     assert!(missed.is_empty(), "seed {seed}: read back as right with lies at {missed:?}");
                     harmless += 1;

@@ -32,7 +32,7 @@ fn empty(len: u64, sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: 
 /// Written and left ranges together cover the drive, sector by sector, and agree with its map.
 fn assert_covered(layout: &DriveLayout, len: u64, what: &str) {
     let written = layout.batches(SLOT_LEN).flat_map(|batch| batch.pieces);
-    let mut ranges: Vec<_> = written.map(|piece| ByteRange::new(piece.at.0, piece.range.len() as u64)).collect();
+    let mut ranges: Vec<_> = written.map(|piece| DeviceRange::new(piece.at.0, piece.range.len() as u64)).collect();
     assert_eq!(ranges.iter().map(|range| range.len.0).sum::<u64>(), layout.total_to_write().0, "{what}");
     let left = layout.never_written();
     if !layout.wipe_free() {
@@ -124,7 +124,7 @@ fn old_data_stay_nowhere_but_in_what_is_free() {
         let target = &bench.drive.target;
         let wiped = bench.prepared.request.wipe_free;
         let disk = SimDisk::new(target.facts.size, target.sector, 1);
-        append::plant_old(&disk, ByteRange::new(0, disk.size().0));
+        append::plant_old(&disk, DeviceRange::new(0, disk.size().0));
         bench.fill(&disk, bench.begin()).expect("a drive");
         let key = Key::read(bench.secrets().password().printed().expose().as_bytes()).expect("a key");
         look(&disk, &key, wiped, what);

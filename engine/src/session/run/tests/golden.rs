@@ -16,7 +16,7 @@ use crate::plan::batches::Plain;
 use crate::plan::catalog::{Builder, Catalog};
 use crate::plan::drive::{DriveLayout, DriveSpec, Frame, MANIFEST_NAME, Use};
 use crate::plan::tree::{DriveTree, Md5Text};
-use crate::units::{ClusterSize, Guid, SectorSize, Stamp};
+use crate::units::{ClusterSize, Guid, SectorSize, Stamp, StreamOffset};
 
 /// The first eight bytes of a digest.
 fn short(digest: &[u8; 32]) -> String {
@@ -96,7 +96,7 @@ fn planned(cipher: Cipher, sector: SectorSize, cluster: u64, scheme: Scheme, wip
         match &batch.content {
             Content::Files(_) | Content::Manifest { .. } | Content::Zeros => {}
             Content::Section { kind, offset } => {
-                layout.layout().generator(*kind, layout.tree(), &outcome).fill(ByteOffset(*offset), &mut bytes);
+                layout.layout().generator(*kind, layout.tree(), &outcome).fill(StreamOffset(*offset), &mut bytes);
             }
             Content::Plain(plain) => {
                 is_sealed = false;
@@ -114,7 +114,7 @@ fn planned(cipher: Cipher, sector: SectorSize, cluster: u64, scheme: Scheme, wip
         for piece in &batch.pieces {
             let bytes = &mut bytes[piece.range.clone()];
             if is_sealed {
-                cipher.seal(ByteOffset(piece.at.0 - layout.volume_start().0), bytes);
+                cipher.seal(piece.at.in_volume(layout.volume_start()), bytes);
             }
             hash.update(&piece.at.0.to_le_bytes());
             hash.update(bytes);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ntfs::read::RunPlace;
-use crate::units::SectorSize;
+use crate::units::{DeviceOffset, SectorSize, VolumeOffset};
 use crate::verify::judge::{self, VerifyRequest};
 use crate::verify::logs::Logs;
 use crate::verify::result::DriveVerdict;
@@ -53,11 +53,11 @@ fn a_sector_that_cannot_be_read_costs_its_file_alone() {
                 let run = runs.iter().find(|run| (run.offset..run.offset + run.len).contains(&within)).expect("a run");
                 let RunPlace::Lcn(lcn) = run.place else { panic!("{run:?}") };
                 let at = files.volume.geometry().cluster.offset_of(lcn).0 + within - run.offset;
-                opened.device_offset(ByteOffset(at / 512 * 512)).0
+                opened.device_offset(VolumeOffset(at / 512 * 512)).0
             })
             .collect();
         drop(opened);
-        let bad = places.iter().map(|at| ByteRange::new(*at, 512)).collect();
+        let bad = places.iter().map(|at| DeviceRange::new(*at, 512)).collect();
         disk.set_faults(Faults { read_errors: bad, ..Faults::default() });
         let out = lab.dir.join("out");
         let (verdict, rows) = verify(&open(&disk, written), &out, written.workers);
@@ -67,7 +67,7 @@ fn a_sector_that_cannot_be_read_costs_its_file_alone() {
         for (blob, place) in [("data/file 7.bin", places[0]), ("data/deep/er/file 6.bin", places[1])] {
             let row = bad.iter().find(|row| row.blob.as_deref() == Some(blob)).expect("named");
             assert_eq!(row.verdict, Verdict::Unreadable);
-            let whole = format!("on the drive at byte {}", ByteOffset(place));
+            let whole = format!("on the drive at byte {}", DeviceOffset(place));
             assert!(row.notes[0].contains("unreadable") && row.notes[0].contains(&whole), "{row:?}");
         }
         // Everything except the sector itself is extracted, under a name that shows the damage.

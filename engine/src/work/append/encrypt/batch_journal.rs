@@ -39,7 +39,7 @@ use crate::checkpoint::Fault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::hash;
 use crate::io::{Requests, Target};
-use crate::units::ByteRange;
+use crate::units::VolumeRange;
 
 /// Most bytes of a batch.
 pub const BATCH_LEN: u64 = 16 << 20;
@@ -88,7 +88,7 @@ pub struct Batch {
     /// The border after it.
     pub end: u64,
     /// Ranges between the borders, ascending.
-    pub runs: Vec<ByteRange>,
+    pub runs: Vec<VolumeRange>,
 }
 
 impl Batch {
@@ -322,7 +322,7 @@ impl<'f> BatchJournal<'f> {
             if len > self.batch_len {
                 return Ok(None);
             }
-            batch.runs.push(ByteRange::new(start, run));
+            batch.runs.push(VolumeRange::new(start, run));
         }
         let sum = from.u64()?;
         let used = head.len() - from.rest().len();
@@ -436,7 +436,7 @@ mod tests {
     /// The batch of this number, and its bytes.
     fn batch(number: u64) -> (Batch, Vec<u8>) {
         let start = number * STEP;
-        let runs = vec![ByteRange::new(start, 4096), ByteRange::new(start + 5120, 512)];
+        let runs = vec![VolumeRange::new(start, 4096), VolumeRange::new(start + 5120, 512)];
         (Batch { start, end: start + STEP, runs }, vec![number as u8; 4608])
     }
 

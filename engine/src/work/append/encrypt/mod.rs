@@ -37,12 +37,12 @@ use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
 use crate::stream::medium::Medium;
 use crate::stream::workers::Workers;
-use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime, SectorSize};
+use crate::units::{ByteLen, DeviceRange, FileTime, SectorSize, VolumeOffset, VolumeRange};
 use crate::volume::find::{Found, Inside, Opened, View};
 use crate::work::keys::Keys;
 
 /// State of a volume that has not been written to yet.
-pub fn begun(volume: ByteRange, regions: &Regions, all: bool, keys: &Keys) -> State {
+pub fn begun(volume: DeviceRange, regions: &Regions, all: bool, keys: &Keys) -> State {
     State {
         step: Step::Begun,
         border: START,
@@ -189,7 +189,7 @@ impl<'a> Work<'a> {
         let planned =
             InPlace::plan(volume, &mut view, &partition, Some(*regions)).map_err(|error| unfit(error, name))?;
         for range in regions.sealed_zeros() {
-            store.write(ByteOffset(state.volume.start.0 + range.start.0), &vec![0; range.len.0 as usize])?;
+            store.write(range.start.on_device(state.volume.start), &vec![0; range.len.0 as usize])?;
         }
         commit::prepare(&opened, store, &planned.append, &planned.tree, &Outcome::default(), self.images.0)
     }
@@ -204,8 +204,8 @@ impl<'a> Work<'a> {
     }
 
     /// The ranges to encrypt, read through a volume that is plain from `border` on.
-    fn ranges(&self, state: &State, regions: &Regions, border: u64) -> Result<Vec<ByteRange>, Problem> {
-        let mapping = regions.mapping_until(ByteOffset(border));
+    fn ranges(&self, state: &State, regions: &Regions, border: u64) -> Result<Vec<VolumeRange>, Problem> {
+        let mapping = regions.mapping_until(VolumeOffset(border));
         let opened = self.found(state)?.mapped(mapping, Arc::clone(&self.keys.cipher));
         let mut view = View(&opened);
         let ranges = Volume::open(&mut view, opened.len())

@@ -25,7 +25,7 @@ use crate::bitlocker::regions::Regions;
 use crate::report::{Kind, Problem, Stop};
 use crate::stream::medium::Medium;
 use crate::stream::workers::Workers;
-use crate::units::{ByteOffset, ByteRange};
+use crate::units::{DeviceOffset, DeviceRange, VolumeOffset, VolumeRange};
 use crate::work::append::commit::Store;
 use crate::work::keys::Keys;
 
@@ -48,7 +48,7 @@ pub struct Pass<'a, 's> {
     /// The writer of the drive.
     pub store: &'a mut Store<'s>,
     /// The volume on the drive.
-    pub volume: ByteRange,
+    pub volume: DeviceRange,
     /// BitLocker's areas.
     pub regions: &'a Regions,
     /// The volume's keys.
@@ -86,19 +86,19 @@ fn damaged(name: &str) -> Problem {
 }
 
 impl Pass<'_, '_> {
-    fn at(&self, at: u64) -> ByteOffset {
-        ByteOffset(self.volume.start.0 + at)
+    fn at(&self, at: VolumeOffset) -> DeviceOffset {
+        at.on_device(self.volume.start)
     }
 
-    fn read(&self, range: ByteRange, into: &mut [u8]) -> Result<(), Problem> {
-        let at = self.at(range.start.0);
+    fn read(&self, range: VolumeRange, into: &mut [u8]) -> Result<(), Problem> {
+        let at = self.at(range.start);
         self.medium.read_exact_at(into, at).map_err(|error| pipeline::unreadable(self.name, at, &error))
     }
 
     /// Writes metadata regions, from the `first` of three to before the `end`.
     fn write_regions(&mut self, region: &[u8], first: usize, end: usize) -> Result<(), Problem> {
         for place in &self.regions.metadata()[first..end] {
-            let at = self.at(place.start.0);
+            let at = self.at(place.start);
             self.store.write(at, &region[..REGION_LEN])?;
         }
         Ok(())
@@ -111,9 +111,9 @@ impl Pass<'_, '_> {
         self.read(self.regions.front(), &mut front)?;
         let home = self.regions.relocated().start;
         self.keys.cipher.seal(home, &mut front);
-        let at = self.at(home.0);
+        let at = self.at(home);
         self.store.write(at, &front)?;
-        self.write_regions(&self.keys.converting.until(ByteOffset(START)), 0, 3)?;
+        self.write_regions(&self.keys.converting.until(VolumeOffset(START)), 0, 3)?;
         self.store.flush()
     }
 
@@ -125,7 +125,7 @@ impl Pass<'_, '_> {
             self.read(home, &mut front)?;
             self.keys.cipher.open(home.start, &mut front);
         }
-        let at = self.at(0);
+        let at = self.at(VolumeOffset(0));
         self.store.write(at, &front)?;
         self.store.flush()
     }
@@ -134,7 +134,7 @@ impl Pass<'_, '_> {
     pub fn recover(&mut self, border: u64, direction: Direction) -> Result<u64, Problem> {
         let found = under_way(&self.batches, border, direction, self.name)?;
         for Kept { batch, .. } in &found {
-            let inside = |run: &ByteRange| run.start.0 >= batch.start && run.end().0 <= batch.end;
+            let inside = |run: &VolumeRange| run.start.0 >= batch.start && run.end().0 <= batch.end;
             if !batch.runs.iter().all(inside) || batch.start < START || batch.end > self.volume.len.0 {
                 return Err(damaged(self.name));
             }
@@ -148,7 +148,7 @@ impl Pass<'_, '_> {
                 if direction == Direction::Decrypt {
                     self.keys.cipher.open(run.start, part);
                 }
-                let at = self.at(run.start.0);
+                let at = self.at(run.start);
                 self.store.write(at, part)?;
                 rest = behind;
             }
@@ -171,7 +171,7 @@ impl Pass<'_, '_> {
     /// cannot be written.
     pub fn run(
         &mut self,
-        ranges: &[ByteRange],
+        ranges: &[VolumeRange],
         border: u64,
         direction: Direction,
         (workers, stop): (&Workers, &Stop),
@@ -254,7 +254,7 @@ impl Pass<'_, '_> {
             }
             if written.len() as u64 >= TOGETHER || is_end && !written.is_empty() {
                 if recorded != border {
-                    let region = self.keys.converting.until(ByteOffset(recorded));
+                    let region = self.keys.converting.until(VolumeOffset(recorded));
                     let (from, to) = if first { (0, 1) } else { (1, 3) };
                     self.write_regions(&region, from, to)?;
                     first = !first;
@@ -273,13 +273,13 @@ impl Pass<'_, '_> {
                 filled.open(&self.keys.cipher);
             }
             if let [(_, at)] = filled.parts() {
-                let at = self.at(*at);
+                let at = self.at(VolumeOffset(*at));
                 let (slot, len) = filled.into_slot();
                 self.store.write_slot(at, slot, len, &stored.waker);
                 continue;
             }
             for (range, at) in filled.parts() {
-                self.store.write(self.at(*at), filled.bytes(range.clone()))?;
+                self.store.write(self.at(VolumeOffset(*at)), filled.bytes(range.clone()))?;
             }
             drop(filled);
             stored.waker.wake();
@@ -289,7 +289,7 @@ impl Pass<'_, '_> {
 
     /// Records the border on the drive: durably in the first region, without a flush in the others.
     pub fn report(&mut self, border: u64) -> Result<(), Problem> {
-        let region = self.keys.converting.until(ByteOffset(border));
+        let region = self.keys.converting.until(VolumeOffset(border));
         self.write_regions(&region, 0, 1)?;
         self.store.flush()?;
         self.write_regions(&region, 1, 3)

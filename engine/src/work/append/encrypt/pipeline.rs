@@ -28,13 +28,13 @@ use crate::stream::failures::Failures;
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
-use crate::units::{ByteOffset, ByteRange};
+use crate::units::{DeviceOffset, VolumeOffset, VolumeRange};
 
 /// The batches of a pass over `ranges`, from a border on: ascending on the way there, descending on the way back. Each is
 /// between two borders, so no two overlap.
 #[derive(Clone, Debug)]
 pub struct Batches<'r> {
-    ranges: &'r [ByteRange],
+    ranges: &'r [VolumeRange],
     border: u64,
     direction: Direction,
     room: u64,
@@ -42,7 +42,7 @@ pub struct Batches<'r> {
 
 impl<'r> Batches<'r> {
     /// Batches of `room` bytes at most; `ranges` are ascending and disjoint.
-    pub const fn new(ranges: &'r [ByteRange], border: u64, direction: Direction, room: u64) -> Self {
+    pub const fn new(ranges: &'r [VolumeRange], border: u64, direction: Direction, room: u64) -> Self {
         Self { ranges, border, direction, room }
     }
 }
@@ -61,13 +61,13 @@ impl Iterator for Batches<'_> {
 }
 
 /// The batch after `border`, of `room` bytes at most.
-fn after(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
+fn after(ranges: &[VolumeRange], border: u64, mut room: u64) -> Option<Batch> {
     let mut batch = Batch { start: border, end: border, runs: Vec::new() };
     let from = ranges.partition_point(|range| range.end().0 <= border);
     for range in ranges[from..].iter().take(RUNS_MAX) {
         let start = range.start.0.max(border);
         let len = (range.end().0 - start).min(room);
-        batch.runs.push(ByteRange::new(start, len));
+        batch.runs.push(VolumeRange::new(start, len));
         batch.end = start + len;
         room -= len;
         if room == 0 {
@@ -78,13 +78,13 @@ fn after(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
 }
 
 /// The batch before `border`, of `room` bytes at most.
-fn before(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
+fn before(ranges: &[VolumeRange], border: u64, mut room: u64) -> Option<Batch> {
     let mut batch = Batch { start: START, end: border, runs: Vec::new() };
     let to = ranges.partition_point(|range| range.start.0 < border);
     for range in ranges[..to].iter().rev().take(RUNS_MAX) {
         let end = range.end().0.min(border);
         let len = (end - range.start.0).min(room);
-        batch.runs.push(ByteRange::new(end - len, len));
+        batch.runs.push(VolumeRange::new(end - len, len));
         batch.start = end - len;
         room -= len;
         if room == 0 {
@@ -147,7 +147,7 @@ impl Filled {
     /// Decrypts them all.
     pub fn open(&mut self, cipher: &SectorCipher) {
         for (range, at) in &self.piece.parts {
-            cipher.open(ByteOffset(*at), &mut self.slot[range.clone()]);
+            cipher.open(VolumeOffset(*at), &mut self.slot[range.clone()]);
         }
     }
 
@@ -185,7 +185,7 @@ pub struct Source<'a> {
     /// The medium for reading the drive.
     pub medium: &'a dyn Medium,
     /// First byte of the volume.
-    pub start: ByteOffset,
+    pub start: DeviceOffset,
     /// The slots.
     pub pool: &'a Pool,
     /// The workers that seal.
@@ -195,7 +195,7 @@ pub struct Source<'a> {
 impl Source<'_> {
     fn failed(&self, piece: &Piece, error: &io::Error) -> Problem {
         // Which of the parts it was is found by reading each.
-        let place = |at: u64| ByteOffset(self.start.0 + at);
+        let place = |at: u64| VolumeOffset(at).on_device(self.start);
         let fails = |(range, at): &&(Range<usize>, u64)| {
             let mut bytes = vec![0; range.len()];
             piece.parts.len() > 1 && self.medium.read_exact_at(&mut bytes, place(*at)).is_err()
@@ -206,7 +206,7 @@ impl Source<'_> {
 }
 
 /// The problem for bytes of the volume that cannot be read.
-pub fn unreadable(name: &str, at: ByteOffset, error: &io::Error) -> Problem {
+pub fn unreadable(name: &str, at: DeviceOffset, error: &io::Error) -> Problem {
     Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(at).advice(
         Advice::from("check cable and drive (smartctl -a); then ")
             + Setting::Resume
@@ -237,8 +237,12 @@ pub fn read(
     let (seals, slot_len) = (cipher.is_some(), source.pool.slot_len());
     let loads = batches.flat_map(|batch| pieces(batch, slot_len)).enumerate().map(|(number, piece)| Load {
         len: piece.len,
-        parts: piece.parts.iter().map(|(range, at)| (range.clone(), ByteOffset(source.start.0 + at))).collect(),
-        crypt: piece.parts.iter().filter(|_| seals).map(|(range, at)| (range.clone(), ByteOffset(*at))).collect(),
+        parts: piece
+            .parts
+            .iter()
+            .map(|(range, at)| (range.clone(), VolumeOffset(*at).on_device(source.start)))
+            .collect(),
+        crypt: piece.parts.iter().filter(|_| seals).map(|(range, at)| (range.clone(), VolumeOffset(*at))).collect(),
         seals,
         ..Load::new((number, piece))
     });
@@ -321,7 +325,7 @@ fn batch(
         sum.update(&slot[..piece.len]);
         let whole = piece.len.next_multiple_of(ALIGN);
         slot[piece.len..whole].fill(0);
-        io.write(pieces.len() as u64, slot, whole, ByteOffset(at));
+        io.write(pieces.len() as u64, slot, whole, DeviceOffset(at));
         at += whole as u64;
         io.submit();
         let ends = piece.ends.clone();
@@ -422,11 +426,11 @@ mod tests {
 
     #[test]
     fn batches_there_and_back_cover_every_range_once() {
-        let mut ranges = vec![ByteRange::new(START, 4096), ByteRange::new(1 << 20, 3 * BATCH_LEN + 512)];
+        let mut ranges = vec![VolumeRange::new(START, 4096), VolumeRange::new(1 << 20, 3 * BATCH_LEN + 512)];
         // More runs than a batch takes, each far from the next.
-        ranges.extend((0..2 * RUNS_MAX as u64 + 3).map(|i| ByteRange::new((200 << 20) + i * (1 << 18), 4096)));
+        ranges.extend((0..2 * RUNS_MAX as u64 + 3).map(|i| VolumeRange::new((200 << 20) + i * (1 << 18), 4096)));
         let joined = |batches: &[Batch]| {
-            let mut all: Vec<ByteRange> = Vec::new();
+            let mut all: Vec<VolumeRange> = Vec::new();
             for run in batches.iter().flat_map(|batch| &batch.runs) {
                 match all.last_mut() {
                     Some(last) if last.end() == run.start => last.len.0 += run.len.0,
@@ -455,8 +459,8 @@ mod tests {
 
     #[test]
     fn what_is_read_ahead_is_no_part_of_what_is_written() {
-        let mut ranges = vec![ByteRange::new(START, 3 * BATCH_LEN / 2)];
-        ranges.extend((0..3000).map(|i| ByteRange::new((100 << 20) + i * (1 << 18), 512 * (1 + i % 90))));
+        let mut ranges = vec![VolumeRange::new(START, 3 * BATCH_LEN / 2)];
+        ranges.extend((0..3000).map(|i| VolumeRange::new((100 << 20) + i * (1 << 18), 512 * (1 + i % 90))));
         let all = ranges.iter().map(|range| range.len.0).sum::<u64>();
         for direction in [Direction::Encrypt, Direction::Decrypt] {
             let border = if direction == Direction::Encrypt { START } else { 1 << 40 };

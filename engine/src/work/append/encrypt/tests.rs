@@ -26,7 +26,7 @@ use crate::ntfs::append::free_runs;
 use crate::ntfs::build::{Layout, VolumeSpec};
 use crate::plan::tree::DriveTree;
 use crate::session::run::tests::golden::catalog;
-use crate::units::{ClusterSize, Guid};
+use crate::units::{ClusterSize, DeviceOffset, Guid, StreamOffset};
 use crate::volume::key::Key;
 
 const NOW: i64 = 1_767_600_000;
@@ -221,29 +221,29 @@ impl Case {
 }
 
 /// Free ranges of a plain volume, in bytes of the disk.
-fn free(disk: &SimDisk) -> Vec<ByteRange> {
+fn free(disk: &SimDisk) -> Vec<DeviceRange> {
     let opened = plain(found(disk)).expect("a plain volume");
     let mut view = View(&opened);
     let volume = Volume::open(&mut view, opened.len()).expect("NTFS");
     let cluster = volume.geometry().cluster;
     let runs = free_runs(&volume, &mut view, &[]).expect("a bitmap");
-    let run = |run: crate::units::Extent| ByteRange {
-        start: ByteOffset(opened.found.volume.start.0 + cluster.offset_of(run.lcn).0),
+    let run = |run: crate::units::Extent| DeviceRange {
+        start: cluster.offset_of(run.lcn).on_device(opened.found.volume.start),
         len: cluster.len_of(run.len),
     };
     runs.into_iter().map(run).collect()
 }
 
 /// First byte that differs in a range that was not free.
-fn differs(disk: &SimDisk, former: &SimDisk, free: &[ByteRange]) -> Option<u64> {
+fn differs(disk: &SimDisk, former: &SimDisk, free: &[DeviceRange]) -> Option<u64> {
     let (mut one, mut other) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut at = 0;
     let ends = free.iter().map(|range| (range.start.0, range.end().0)).chain([(disk.size().0, disk.size().0)]);
     for (start, end) in ends {
         while at < start {
             let len = (start - at).min(1 << 20) as usize;
-            disk.read_at(ByteOffset(at), &mut one[..len]);
-            former.read_at(ByteOffset(at), &mut other[..len]);
+            disk.read_at(DeviceOffset(at), &mut one[..len]);
+            former.read_at(DeviceOffset(at), &mut other[..len]);
             if one[..len] != other[..len] {
                 return Some(at + one.iter().zip(&other).position(|(a, b)| a != b).unwrap_or_default() as u64);
             }
@@ -292,7 +292,7 @@ fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all:
         let volume = found(disk).volume;
         let cluster = case.started.cluster;
         let tail = (volume.len.0 - disk.sector()) / cluster * cluster;
-        let tail = ByteRange::new(volume.start.0 + tail, volume.len.0 - disk.sector() - tail);
+        let tail = DeviceRange::new(volume.start.0 + tail, volume.len.0 - disk.sector() - tail);
         free.iter().chain([&tail]).for_each(|range| plant_old(disk, *range));
     }
     let former = twin(disk);
@@ -458,7 +458,7 @@ fn many_power_cuts(lab: &Lab, seeds: Range<u64>) {
 }
 
 /// Ranges that the pass encrypts.
-fn ranges(disk: &SimDisk) -> Vec<ByteRange> {
+fn ranges(disk: &SimDisk) -> Vec<VolumeRange> {
     let (plan, opened) = planned(disk).unwrap_or_else(|problem| panic!("{problem}"));
     sealed_ranges(plan.append.volume(), &mut View(&opened), &plan.regions, false).expect("NTFS")
 }
@@ -478,7 +478,7 @@ fn what_cannot_be_read_ahead_ends_the_pass_behind_what_was_read_before() {
     assert!(largest.len.0 > 3 << 20, "{largest:?}");
     for part in 1..4 {
         let bad = AT + (largest.start.0 + largest.len.0 * part / 4) / 512 * 512;
-        let faults = || Faults { read_errors: vec![ByteRange::new(bad, 512)], ..Faults::default() };
+        let faults = || Faults { read_errors: vec![DeviceRange::new(bad, 512)], ..Faults::default() };
         let name = format!("bad {part}");
         let (now, mut sides, mut state) = (twin(&disk), lab.sides(&name), case.started.clone());
         now.set_faults(faults());
@@ -621,7 +621,7 @@ fn what_is_not_a_clean_plain_volume_of_its_own_is_refused_untouched() {
     refused(&planted(&volume, lab.sector), "without a partition");
     // Not NTFS.
     let other = twin(&disk);
-    other.plant(ByteOffset(AT), &[0; 4096]);
+    other.plant(DeviceOffset(AT), &[0; 4096]);
     refused(&other, "holds no NTFS volume");
     // Dirty, as ntfsfix leaves it.
     let dirty = lab.dir.join("dirty");
@@ -692,25 +692,25 @@ fn always_the_same(lab: &Lab, cluster: u64) -> SimDisk {
     };
     let layout = Layout::plan(spec, &tree).expect("room");
     let disk = SimDisk::new(len, lab.sector, 1);
-    disk.plant(ByteOffset(0), &table.primary());
+    disk.plant(DeviceOffset(0), &table.primary());
     let (at, backup) = table.backup().expect("a copy");
     disk.plant(at, &backup);
     let outcome = Outcome::default();
     let start = table.data.start.0;
     for section in layout.sections() {
         let mut bytes = vec![0; section.len.0 as usize];
-        layout.generator(section.kind, &tree, &outcome).fill(ByteOffset(0), &mut bytes);
+        layout.generator(section.kind, &tree, &outcome).fill(StreamOffset(0), &mut bytes);
         let mut rest = &bytes[..];
         for extent in &section.extents {
             let (now, behind) = rest.split_at(extent.len.0 as usize);
-            disk.plant(ByteOffset(start + extent.start.0), now);
+            disk.plant(DeviceOffset(start + extent.start.0), now);
             rest = behind;
         }
     }
     for (i, extent) in layout.space().extents(layout.data_place()).enumerate() {
         let mut bytes = vec![0; cluster.len_of(extent.len).0 as usize];
         Seeded::new(i as u64).fill(&mut bytes);
-        disk.plant(ByteOffset(start + cluster.offset_of(extent.lcn).0), &bytes);
+        disk.plant(DeviceOffset(start + cluster.offset_of(extent.lcn).0), &bytes);
     }
     twin(&disk)
 }
@@ -733,7 +733,7 @@ fn encrypting_in_place_writes_the_bytes_that_it_always_wrote() {
         let mut hash = hash::Sha256::default();
         let mut piece = vec![0; 1 << 20];
         for at in (0..disk.size().0).step_by(1 << 20) {
-            disk.read_at(ByteOffset(at), &mut piece);
+            disk.read_at(DeviceOffset(at), &mut piece);
             hash.update(&piece);
         }
         let found = &hash::hex_upper(&hash.value())[..16];
