@@ -17,16 +17,16 @@ const DIFFERENCING: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoDisk {
     /// The newer format of Hyper-V.
-    #[error("is a VHDX, which Azure takes as a disk of no machine")]
+    #[error("is a VHDX, which no virtual machine in Azure takes as a disk")]
     Vhdx,
     /// It grows as it is written.
-    #[error("is a dynamic VHD, which Azure takes as a disk of no machine")]
+    #[error("is a dynamic VHD, which no virtual machine in Azure takes as a disk")]
     Dynamic,
     /// It holds what differs from another.
     #[error("is a differencing VHD, which is nothing without its parent")]
     Differencing,
     /// The last sector is no footer.
-    #[error("has no VHD footer, and so is a disk of no machine")]
+    #[error("has no VHD footer, so no virtual machine in Azure takes it as a disk")]
     NoFooter,
     /// The footer tells of another disk than the file holds.
     #[error("has a VHD footer for a disk of {said} bytes, and holds {found}")]

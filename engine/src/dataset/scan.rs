@@ -720,19 +720,16 @@ impl<'s> Scanner<'s> {
             self.problems.push(Problem::new(Kind::Usage, more).path(self.dataset));
         }
         if self.skipped_unlisted > 0 {
-            let more = format!("{} more entries are no files and are left out", self.skipped_unlisted);
+            let more = format!("{} more entries that are no files are left out", self.skipped_unlisted);
             self.warnings.push(Problem::new(Kind::Usage, more));
         }
         if let Some(selector) = &self.selector {
             problems.0.extend(selector.missed().0);
             if self.not_selected > 0 {
-                let what = format!(
-                    "{} in the sources not selected",
-                    match self.not_selected {
-                        1 => "1 file is".to_owned(),
-                        n => format!("{n} files are"),
-                    }
-                );
+                let what = match self.not_selected {
+                    1 => "1 file in the sources is not selected".to_owned(),
+                    n => format!("{n} files in the sources are not selected"),
+                };
                 self.warnings.push(Problem::new(Kind::Usage, what));
             }
         }

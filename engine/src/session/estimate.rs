@@ -116,7 +116,7 @@ pub(super) fn fewest(
     entropy: &mut dyn FnMut() -> Box<dyn Entropy>,
     drive: &dyn Fn(usize) -> Target,
 ) -> Result<Planned, Problems> {
-    let name = |problem: Problem| problem.drive(format!("a drive of {size}"));
+    let name = |problem: Problem| problem.drive(format!("of {size}"));
     // Whether a drive of this size can be at all, and what is wrong otherwise.
     let empty = planner.plan_drives(&[], vec![drive(1)], &mut *entropy(), false);
     let room = match empty {
@@ -142,7 +142,7 @@ pub(super) fn fewest(
             return Ok(planned);
         }
     }
-    Err(name(Problem::new(Kind::Refused, format!("more than {DRIVES_MAX} of them are needed"))).into())
+    Err(name(Problem::new(Kind::Refused, format!("too small: more than {DRIVES_MAX} of them would be needed"))).into())
 }
 
 fn unattached(number: usize, size: ByteLen, sector: SectorSize) -> Target {

@@ -486,8 +486,8 @@ fn refuse_existing(found: &[Target], problems: &mut Problems) {
 /// Warning about the service's present treatment of blobs that exist (docs/spec/import-export.md#overview).
 fn overwritten(said: Disposition) -> Problem {
     let what = format!(
-        "the service overwrites blobs that exist, since its tools 1.5.0.300 and 2.2.0.300; Disposition {said} is written into the \
-         manifest and may count for nothing"
+        "since its tools 1.5.0.300 and 2.2.0.300 the service overwrites blobs that exist; Disposition {said} is in the manifest, \
+         but the service may ignore it"
     );
     Problem::new(Kind::Usage, what).advice(
         Advice::from("where blobs of the same names may exist, import into a new container; ")
