@@ -55,7 +55,7 @@ impl DriveArgs {
     /// Opens the volume, asking for a key where one is needed and none was given.
     ///
     /// # Errors
-    /// As [`KeyArgs::read`] and [`Keys::open`].
+    /// As [`KeyArgs::read`] and [`GivenKeys::open`].
     pub fn open(&self, output: &Output) -> Result<Opened, Problem> {
         self.key.read()?.open(&self.drive, self.partition, output)
     }
@@ -63,7 +63,7 @@ impl DriveArgs {
 
 /// Keys that were given, read once for all drives of a run.
 #[derive(Debug)]
-pub struct Keys {
+pub struct GivenKeys {
     given: Option<Key>,
 }
 
@@ -78,7 +78,7 @@ impl KeyArgs {
     ///
     /// # Errors
     /// A file cannot be read or holds no key; a mistyped group of a recovery password is named.
-    pub fn read(&self) -> Result<Keys, Problem> {
+    pub fn read(&self) -> Result<GivenKeys, Problem> {
         let mut given: Option<Key> = None;
         for path in &self.files() {
             let key = Key::read(&contents(path)?).map_err(|problem| problem.path(path))?;
@@ -87,7 +87,7 @@ impl KeyArgs {
                 None => given = Some(key),
             }
         }
-        Ok(Keys { given })
+        Ok(GivenKeys { given })
     }
 }
 
@@ -98,8 +98,8 @@ fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     read_input(path, KEY_FILE_LEN_MAX as u64, Pipes::Taken).map_err(failed)
 }
 
-impl Keys {
-    /// No keys: [`Keys::open`] prompts where one is needed.
+impl GivenKeys {
+    /// No keys: [`GivenKeys::open`] prompts where one is needed.
     #[cfg(test)]
     pub fn none() -> Self {
         Self { given: None }
@@ -118,7 +118,7 @@ impl Keys {
         Ok(opened)
     }
 
-    /// As [`Keys::open`], for a volume that has been found already; issues no warnings.
+    /// As [`GivenKeys::open`], for a volume that has been found already; issues no warnings.
     ///
     /// # Errors
     /// No key opens it.
@@ -293,6 +293,6 @@ mod tests {
         if !std::io::stdin().is_terminal() {
             assert!(Prompt::ask("? ").expect("no failure").is_none());
         }
-        assert!(Keys::none().given.is_none());
+        assert!(GivenKeys::none().given.is_none());
     }
 }

@@ -21,7 +21,7 @@ use crate::report::{Advice, DriveFacts, Kind, PROGRESS_INTERVAL, Problem, Proble
 use crate::request::EngineChoice;
 use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
 use crate::stream::failures::Failures;
-use crate::stream::workers::{CipherDirection, How, Job, Span, Workers};
+use crate::stream::workers::{CipherDirection, DigestJob, How, Span, Workers};
 use crate::stream::zeros::{self, OnError};
 use crate::survey::LinkCounters;
 use crate::units::{ByteLen, DeviceOffset, DeviceRange, SectorSize, VolumeOffset};
@@ -748,8 +748,8 @@ fn job(
     slot: Slot,
     len: usize,
     at: DeviceOffset,
-) -> Job {
-    Job {
+) -> DigestJob {
+    DigestJob {
         tag,
         slot,
         len,

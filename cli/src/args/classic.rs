@@ -49,7 +49,7 @@ pub struct Translated {
 
 /// A classic command line that cannot be accepted.
 #[derive(Debug)]
-pub struct Fault {
+pub struct ClassicFault {
     /// The message, with its line ends, ready for standard error.
     pub text: String,
     /// Exit code that follows.
@@ -145,7 +145,7 @@ const PARAMETERS: &[(&str, Shape)] = &[
 ];
 
 /// `None` when the words are not in the classic syntax. `by_name`: the program was called by the Windows tool's name.
-pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fault>> {
+pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, ClassicFault>> {
     let command = words.first()?.to_str().unwrap_or_default();
     let slashed = words.get(1).is_some_and(|word| word.as_bytes().starts_with(b"/"));
     // The modern command takes no bare words: one with a slash can only be classic.
@@ -180,8 +180,8 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     Some(Err(usage(format!("dray: unknown command '{command}'{hint}"))))
 }
 
-pub(super) fn usage(text: String) -> Fault {
-    Fault { text: format!("{text}\n\nFor more information, try '--help'.\n"), exit: Exit::Usage }
+pub(super) fn usage(text: String) -> ClassicFault {
+    ClassicFault { text: format!("{text}\n\nFor more information, try '--help'.\n"), exit: Exit::Usage }
 }
 
 /// One parameter as it was given.
@@ -202,7 +202,7 @@ pub(super) fn split(word: &OsStr) -> Option<Given<'_>> {
     Some(Given { name, value, slash })
 }
 
-fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
+fn prep_import(words: &[OsString]) -> Result<Translated, ClassicFault> {
     // From the first `-` on, everything is modern: `--yes SERIAL` has words of its own.
     let split_at = words.iter().position(|word| word.as_bytes().starts_with(b"-")).unwrap_or(words.len());
     let (classic, modern_tail) = words.split_at(split_at);
@@ -363,7 +363,7 @@ fn v1(taken: &[(usize, Option<&OsStr>)]) -> V1Request {
 
 impl V1Request {
     /// The rows that a dataset and a driveset would have.
-    fn rows(&self, silent: bool) -> Result<FirstGeneration, Fault> {
+    fn rows(&self, silent: bool) -> Result<FirstGeneration, ClassicFault> {
         let mut faults = Vec::new();
         let mut fault = |bad: bool, text: &str| {
             if bad {

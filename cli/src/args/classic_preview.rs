@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::classic::{Fault, Translated};
+use super::classic::{ClassicFault, Translated};
 use super::classic_words::Syntax;
 
 /// Blob endpoint suffix of each cloud.
@@ -22,7 +22,7 @@ const SYNTAX: Syntax = Syntax {
 };
 
 /// Turns the words behind `PreviewExport` into modern ones.
-pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
+pub fn parse(words: &[OsString]) -> Result<Translated, ClassicFault> {
     let Some(mut words) = SYNTAX.read(words) else { return Ok(SYNTAX.help()) };
     words.pass_credential();
     words.pass("ExportBlobListFile", "--blob-list");

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::classic::{Fault, Translated};
+use super::classic::{ClassicFault, Translated};
 use super::classic_words::Syntax;
 
 const SYNTAX: Syntax = Syntax {
@@ -15,7 +15,7 @@ const SYNTAX: Syntax = Syntax {
 };
 
 /// Turns the words behind `RepairImport` into modern ones.
-pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
+pub fn parse(words: &[OsString]) -> Result<Translated, ClassicFault> {
     let Some(mut words) = SYNTAX.read(words) else { return Ok(SYNTAX.help()) };
     words.pass("r", "--repair-file");
     words.pass_secret("bk", "--key-file", false);

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use super::classic::{Fault, Translated};
+use super::classic::{ClassicFault, Translated};
 use super::classic_words::Syntax;
 
 const SYNTAX: Syntax = Syntax {
@@ -18,7 +18,7 @@ const SYNTAX: Syntax = Syntax {
 };
 
 /// Turns the words behind `RepairExport` into modern ones.
-pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
+pub fn parse(words: &[OsString]) -> Result<Translated, ClassicFault> {
     let Some(mut words) = SYNTAX.read(words) else { return Ok(SYNTAX.help()) };
     words.pass("r", "--repair-file");
     // Its key is asked for by the command itself, once it has found the drive encrypted.

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::classic::{Fault, Translated};
+use super::classic::{ClassicFault, Translated};
 use super::classic_words::Syntax;
 
 const SYNTAX: Syntax =
@@ -21,7 +21,7 @@ pub(super) fn is_parameter(word: &OsStr) -> bool {
 }
 
 /// Turns the words behind `Unlock` into modern ones.
-pub(super) fn parse(words: &[OsString]) -> Result<Translated, Fault> {
+pub(super) fn parse(words: &[OsString]) -> Result<Translated, ClassicFault> {
     let Some(mut words) = SYNTAX.read(words) else { return Ok(SYNTAX.help()) };
     for name in SYNTAX.secrets {
         match words.value(name).and_then(existing_file) {

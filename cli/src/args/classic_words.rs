@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::classic::{Fault, Given, Translated, nearest, split, usage};
+use super::classic::{ClassicFault, Given, Translated, nearest, split, usage};
 
 /// A classic command and its parameters.
 pub(super) struct Syntax {
@@ -169,7 +169,7 @@ impl<'a> Words<'a> {
     ///
     /// # Errors
     /// All faults.
-    pub fn finish(self) -> Result<Translated, Fault> {
+    pub fn finish(self) -> Result<Translated, ClassicFault> {
         let Self { mut modern, tail, last, warnings, faults, .. } = self;
         if !faults.is_empty() {
             let faults: Vec<String> = faults.iter().map(|fault| format!("dray: {fault}")).collect();
@@ -188,7 +188,7 @@ fn is_account(name: &str) -> bool {
 
 /// Modern words in one line, and the number of warnings; or the text of the fault.
 #[cfg(test)]
-pub(super) fn shown(translated: Result<Translated, Fault>) -> Result<(String, usize), String> {
+pub(super) fn shown(translated: Result<Translated, ClassicFault>) -> Result<(String, usize), String> {
     let line = |words: Vec<OsString>| words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     translated.map(|out| (line(out.modern), out.warnings.len())).map_err(|fault| fault.text)
 }

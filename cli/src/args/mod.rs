@@ -145,7 +145,7 @@ pub fn parse(argv: Vec<OsString>) -> Parsed {
             let parsed = finish(words.collect(), translated.warnings);
             with_rows(parsed, translated.first_generation)
         }
-        Some(Err(classic::Fault { text, exit })) => Parsed::Wrong(text, exit),
+        Some(Err(classic::ClassicFault { text, exit })) => Parsed::Wrong(text, exit),
         None => finish(argv, Vec::new()),
     }
 }

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::verify::lists::List;
 use crate::account::AccountArgs;
 use crate::exit::Exit;
-use crate::key::{KeyArgs, Keys};
+use crate::key::{GivenKeys, KeyArgs};
 use crate::render::page::{self, Column, Page, Tone};
 use crate::render::{Output, clean, count, labelled, wrap};
 use crate::signals::{self, Signals};
@@ -152,7 +152,7 @@ struct Reports {
 
 /// Result of the audit.
 #[derive(Debug, Default)]
-struct Outcome {
+struct AuditOutcome {
     sums: [Sum; 4],
     renamed: u64,
     proofs: Vec<(Proof, u64)>,
@@ -169,7 +169,7 @@ struct Outcome {
 
 const ORDER: [Finding; 4] = [Finding::Equal, Finding::Unknown, Finding::Different, Finding::Missing];
 
-impl Outcome {
+impl AuditOutcome {
     fn add(&mut self, row: &Audited) {
         let at = ORDER.iter().position(|finding| *finding == row.finding).unwrap_or(0);
         self.sums[at].blobs += 1;
@@ -317,14 +317,14 @@ impl AuditArgs {
         let asked = self.ask(account.as_ref(), &mut audit, output)?;
         let bytes_read = self.prove(account.as_ref(), &mut audit, &signals.stop, output)?;
         let compared = self.compared(&audit, &signals.stop, output)?;
-        let mut outcome = Outcome {
+        let mut outcome = AuditOutcome {
             changes: compared.as_ref().map(|compared| compared.changes.clone()),
             by_log: is_by_log,
             bytes_read,
             without_manifest,
             asked,
             interrupted: signals.stop.requested(),
-            ..Outcome::default()
+            ..AuditOutcome::default()
         };
         outcome.drives = audit
             .drives
@@ -448,7 +448,7 @@ impl AuditArgs {
     }
 
     /// Reads the metadata and properties files of the manifests from the drives.
-    fn read_drives(&self, keys: &Keys, audit: &mut Audit, output: &Output) -> Result<(), Problem> {
+    fn read_drives(&self, keys: &GivenKeys, audit: &mut Audit, output: &Output) -> Result<(), Problem> {
         for path in &self.sent.drive {
             let opened = keys.open(path, None, output)?;
             if audit.add_drive(&Files::read(&opened)?) == 0 {
@@ -501,7 +501,7 @@ impl AuditArgs {
 /// Tells and lists every blob; gives those that are not equal, if they are to be kept.
 fn tell_rows(
     audit: &Audit,
-    outcome: &mut Outcome,
+    outcome: &mut AuditOutcome,
     (mut lists, keeps): (Vec<List>, bool),
     output: &Output,
 ) -> Result<Vec<Audited>, Problem> {
@@ -881,7 +881,7 @@ fn write_left(mut file: api::host::OutputFile, rows: impl Iterator<Item = Left>)
     file.finish()
 }
 
-fn page_of(outcome: &Outcome) -> Page {
+fn page_of(outcome: &AuditOutcome) -> Page {
     let lead = format!("{} · {}", outcome.asked, api::host::timestamp().strftime("%Y-%m-%d %H:%M UTC"));
     let mut page = Page::new("Audit: may the sources go?", &lead);
     let (tone, word, sentence) = outcome.headline();
@@ -948,7 +948,7 @@ fn page_of(outcome: &Outcome) -> Page {
     page
 }
 
-fn tell(output: &Output, outcome: &Outcome) {
+fn tell(output: &Output, outcome: &AuditOutcome) {
     let (tone, word, sentence) = outcome.headline();
     let sums: serde_json::Map<String, Value> = ORDER
         .iter()

@@ -20,13 +20,13 @@ use crate::render::{Output, count, json as objects};
         session would. `dray plan` checks the drives as well. `dray template` prints files to start from.\n\n\
         Example:\n  dray check dataset.csv driveset.csv properties.xml"
 )]
-pub struct Check {
+pub struct CheckArgs {
     /// Files to check
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
-impl Check {
+impl CheckArgs {
     /// Checks all files and reports every problem.
     pub fn run(self, output: &Output) -> Exit {
         let mut problems = Problems::default();

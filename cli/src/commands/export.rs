@@ -21,7 +21,9 @@ use serde_json::json;
 
 use crate::account::AccountArgs;
 use crate::args::size;
-use crate::commands::prep::{self, ANY_HELP, CipherName, Ended, HOSTS_HELP, Job, TableName, WritingArgs, drive_id};
+use crate::commands::prep::{
+    self, ANY_HELP, CipherName, Ended, HOSTS_HELP, PreparedSession, TableName, WritingArgs, drive_id,
+};
 use crate::commands::{abort, about};
 use crate::consent::Consent;
 use crate::exit::Exit;
@@ -173,7 +175,7 @@ impl Planned {
     }
 }
 
-impl Job for Planned {
+impl PreparedSession for Planned {
     fn summary(&self) -> &PlanSummary {
         self.prepared.summary()
     }

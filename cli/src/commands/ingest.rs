@@ -143,7 +143,7 @@ impl LogArgs {
 
 /// Results of all drives.
 #[derive(Debug, Default)]
-struct Outcome {
+struct IngestOutcome {
     drives: Vec<(String, Summary)>,
     unopened: Vec<(PathBuf, Problem)>,
     account: String,
@@ -210,7 +210,7 @@ impl IngestArgs {
         let (Some(Some(account)), Some(keys)) = (account, keys) else { return Ok(Exit::Usage) };
 
         let OpenedDrives { opened, unopened, .. } = open_all(&self.drives, self.partition, &keys, output);
-        let mut outcome = Outcome {
+        let mut outcome = IngestOutcome {
             account: format!("account {} ({})", account.name(), account.signed_by()),
             unopened,
             drives: vec![],
@@ -268,7 +268,7 @@ pub(super) fn as_json(one: &Imported) -> Value {
     })
 }
 
-impl Outcome {
+impl IngestOutcome {
     fn problems(&self) -> Problems {
         let unopened = self.unopened.iter().map(|(path, problem)| problem.clone().drive(path.display().to_string()));
         let ended = self.drives.iter().filter_map(|(name, summary)| Some(summary.problem.clone()?.drive(name)));
@@ -330,7 +330,7 @@ impl Outcome {
     }
 }
 
-fn report(outcome: &Outcome, output: &Output) {
+fn report(outcome: &IngestOutcome, output: &Output) {
     output.remember(&outcome.problems());
     let (word, sentence) = outcome.headline();
     if output.result("ingest", to_json(outcome, word, &sentence)) {
@@ -385,7 +385,7 @@ fn report(outcome: &Outcome, output: &Output) {
     output.say(&wrap(&format!("{shown}: {}\n", clean(&sentence)), ""));
 }
 
-fn to_json(outcome: &Outcome, word: &str, sentence: &str) -> Value {
+fn to_json(outcome: &IngestOutcome, word: &str, sentence: &str) -> Value {
     let drive = |(name, summary): &(String, Summary)| {
         json!({
             "drive": name,

@@ -92,7 +92,7 @@ pub enum Command {
     /// Count the drives that an export needs: list, count, pack; nothing is sent
     PreviewExport(Box<preview::Preview>),
     /// Check input files: CSV, properties, metadata, drive records
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Print a valid input file to start from
     Template(template::Template),
     /// Create, ship and follow the job at the service; print its papers

@@ -596,7 +596,7 @@ impl Plan {
 }
 
 /// A prepared session, as the flow below needs it.
-pub trait Job {
+pub trait PreparedSession {
     /// The plan.
     fn summary(&self) -> &PlanSummary;
     /// Indices of drives whose contents will be destroyed.
@@ -612,7 +612,7 @@ pub trait Job {
     fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync), stop: &Stop) -> Result<SessionReport, Problems>;
 }
 
-impl Job for Prepared {
+impl PreparedSession for Prepared {
     fn summary(&self) -> &PlanSummary {
         Prepared::summary(self)
     }
@@ -709,7 +709,7 @@ pub fn session_of(
 }
 
 /// As [`session_of`], with signals that are caught already, and `job` to make of the prepared session what is run.
-pub fn session_under<J: Job>(
+pub fn session_under<J: PreparedSession>(
     signals: &Signals,
     request: PrepRequest,
     (consent, dry_run): (&Consent, bool),
@@ -769,7 +769,13 @@ pub fn session_under<J: Job>(
 }
 
 /// The part after preflight: plan, consent, run, summary.
-pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Output, signals: &Signals) -> Ended {
+pub fn carry_out(
+    job: impl PreparedSession,
+    consent: &Consent,
+    dry_run: bool,
+    output: &Output,
+    signals: &Signals,
+) -> Ended {
     output.plan(job.summary(), dry_run);
     let needing = job.drives_needing_consent();
     let asked = |&index: &usize| {
@@ -830,7 +836,7 @@ fn unplaced(files: &[(String, ByteLen)]) -> Problem {
 
 /// Runs the work, with a board that follows it.
 fn run_watched(
-    job: impl Job,
+    job: impl PreparedSession,
     consented: &[usize],
     output: &Output,
     signals: &Signals,
@@ -968,7 +974,7 @@ mod tests {
         ran: Rc<RefCell<Option<Vec<usize>>>>,
     }
 
-    impl Job for Fake {
+    impl PreparedSession for Fake {
         fn summary(&self) -> &PlanSummary {
             &self.summary
         }

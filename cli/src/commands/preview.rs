@@ -86,7 +86,7 @@ fn size(text: &str) -> Result<ByteLen, String> {
 }
 
 /// A blob that was selected.
-struct Found {
+struct PreviewedBlob {
     path: String,
     snapshot: Option<String>,
     length: u64,
@@ -95,7 +95,7 @@ struct Found {
     metadata: Option<u64>,
 }
 
-impl Found {
+impl PreviewedBlob {
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             path: &self.path,
@@ -135,7 +135,7 @@ struct Gathered {
 
 impl Gathered {
     /// Takes a blob, with its cost where its blocks are known.
-    fn add(&mut self, found: &Found, known: Option<u64>) -> Result<(), Problem> {
+    fn add(&mut self, found: &PreviewedBlob, known: Option<u64>) -> Result<(), Problem> {
         let wanted = found.wanted();
         let cost = known.unwrap_or_else(|| wanted.cost(self.cluster, Pieces::Reckoned));
         let too_large = (cost > self.largest).then_some(Obstacle::TooLarge);
@@ -346,7 +346,7 @@ impl Preview {
         &self,
         path: &std::path::Path,
         selection: &mut Selection,
-        each: &mut dyn FnMut(Found) -> Result<(), Problem>,
+        each: &mut dyn FnMut(PreviewedBlob) -> Result<(), Problem>,
         seen: &mut dyn FnMut(),
     ) -> Result<(), Problems> {
         let failed = |error| Problem::new(Kind::Usage, format!("the inventory cannot be read: {error}")).path(path);
@@ -358,7 +358,7 @@ impl Preview {
             }
             let kind = blob.kind.as_deref().and_then(BlobKind::parse).unwrap_or_default();
             let is_archived = blob.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case("archive"));
-            let found = Found {
+            let found = PreviewedBlob {
                 path: blob.path,
                 snapshot: blob.snapshot,
                 length: blob.length,
@@ -379,14 +379,14 @@ impl Preview {
         &self,
         account: &Account,
         selection: &mut Selection,
-        each: &mut dyn FnMut(Found) -> Result<(), Problem>,
+        each: &mut dyn FnMut(PreviewedBlob) -> Result<(), Problem>,
         seen: &mut dyn FnMut(),
     ) -> Result<(), Problems> {
         let include = Include { snapshots: self.snapshots, metadata: true };
         listing::selected(account, selection, include, seen, &mut |container, blob| {
             let metadata: u64 = blob.metadata.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum();
             let tier = blob.tier.as_deref().unwrap_or_default();
-            each(Found {
+            each(PreviewedBlob {
                 path: format!("{container}/{}", blob.name),
                 snapshot: blob.snapshot,
                 length: blob.length,
@@ -407,7 +407,7 @@ impl Preview {
         gathered: &mut Gathered,
         seen: &mut dyn FnMut(),
     ) -> Result<(), Problems> {
-        let mut waiting: Vec<Found> = Vec::new();
+        let mut waiting: Vec<PreviewedBlob> = Vec::new();
         self.ask(
             account,
             selection,
@@ -422,9 +422,9 @@ impl Preview {
 }
 
 /// Takes blobs, in their order, with what their blocks cost.
-fn add_known(account: &Account, blobs: &mut Vec<Found>, gathered: &mut Gathered) -> Result<(), Problem> {
+fn add_known(account: &Account, blobs: &mut Vec<PreviewedBlob>, gathered: &mut Gathered) -> Result<(), Problem> {
     let cluster = gathered.cluster;
-    let asked: Vec<&Found> = blobs.iter().filter(|found| found.has_blocks()).collect();
+    let asked: Vec<&PreviewedBlob> = blobs.iter().filter(|found| found.has_blocks()).collect();
     let named: Vec<Listed> = asked
         .iter()
         .map(|found| Listed { path: found.path.clone(), snapshot: found.snapshot.clone(), length: found.length })

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::commands::verify;
 use crate::exit::Exit;
-use crate::key::{KeyArgs, Keys};
+use crate::key::{GivenKeys, KeyArgs};
 use crate::render::{Output, clean, count, json as object, labelled};
 use crate::signals::{self, Signals};
 
@@ -62,7 +62,7 @@ enum Looked {
 
 /// Everything that is reported.
 #[derive(Debug, Default)]
-struct Outcome {
+struct RehearseOutcome {
     drives: Vec<(DriveVerdict, Rehearsed)>,
     unopened: Vec<(PathBuf, Problem)>,
 }
@@ -87,7 +87,7 @@ impl Rehearse {
             let problem = Problem::new(Kind::Usage, "holds no drive record, which the job is made of");
             return Err(problem.path(&self.record[0]).advice("give the file <DriveId>.xml of prep-import").into());
         }
-        let (mut outcome, mut opened, mut looked) = (Outcome::default(), Vec::new(), Vec::new());
+        let (mut outcome, mut opened, mut looked) = (RehearseOutcome::default(), Vec::new(), Vec::new());
         for drive in &self.drives {
             match look(drive, &keys, &mut opened, output) {
                 Ok(one) => looked.extend(one),
@@ -148,7 +148,7 @@ impl Rehearse {
 }
 
 /// Opens a drive as far as the service would; `None` for one that has been opened under another name.
-fn look(drive: &Path, keys: &Keys, opened: &mut Vec<Opened>, output: &Output) -> Result<Option<Looked>, Problem> {
+fn look(drive: &Path, keys: &GivenKeys, opened: &mut Vec<Opened>, output: &Output) -> Result<Option<Looked>, Problem> {
     let found = find::open_any(drive, None)?;
     let is_same = |other: &&Opened| match (&other.found.place, &found.place) {
         (Some(one), Some(other)) => one.is_same(other),
@@ -189,14 +189,14 @@ fn drive_id(opened: &Opened) -> String {
     record.map_or_else(|| opened.found.drive.drive_id.clone(), |record| record.drive_id.clone())
 }
 
-fn exit(outcome: &Outcome) -> Exit {
+fn exit(outcome: &RehearseOutcome) -> Exit {
     let verdicts: Vec<DriveVerdict> = outcome.drives.iter().map(|(verdict, _)| verdict.clone()).collect();
     let unopened: Vec<Kind> = outcome.unopened.iter().map(|(_, problem)| problem.kind).collect();
     verify::words::exit(&conclude(&sum_of_drives(&verdicts, &unopened, 0, 0)))
 }
 
 /// Prints the results; the exit code that follows from them.
-fn report(outcome: &Outcome, output: &Output) -> Exit {
+fn report(outcome: &RehearseOutcome, output: &Output) -> Exit {
     let exit = exit(outcome);
     let mut problems = Problems::default();
     problems
@@ -306,7 +306,7 @@ fn blob_json(drive: &str, told: &Told) -> Value {
     })
 }
 
-fn to_json(outcome: &Outcome, exit: Exit) -> Value {
+fn to_json(outcome: &RehearseOutcome, exit: Exit) -> Value {
     let drive = |(verdict, one): &(DriveVerdict, Rehearsed)| {
         json!({
             "drive": object::facts(&verdict.drive),

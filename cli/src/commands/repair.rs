@@ -8,7 +8,7 @@ use dray_engine::api::inspect::{Files, Opened};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
 use dray_service::ingest::{IN_FLIGHT_MAX, Imported};
-use dray_service::repair::{Options, Outcome, Repair};
+use dray_service::repair::{Options, Repair, RepairOutcome};
 use serde_json::json;
 
 use crate::account::AccountArgs;
@@ -128,14 +128,14 @@ impl RepairImportArgs {
     }
 }
 
-fn exit(outcome: &Outcome) -> Exit {
+fn exit(outcome: &RepairOutcome) -> Exit {
     if let Some(problem) = &outcome.problem {
         return Exit::of_problems(&problem.clone().into());
     }
     if outcome.blobs.iter().all(Imported::is_good) { Exit::Done } else { Exit::LeftOut }
 }
 
-fn report(outcome: &Outcome, output: &Output) {
+fn report(outcome: &RepairOutcome, output: &Output) {
     output.remember(&outcome.problem.clone().map(Problems::from).unwrap_or_default());
     let repaired = outcome.blobs.iter().filter(|one| one.is_good()).count() as u64;
     let left = outcome.blobs.len() as u64 - repaired;

@@ -19,7 +19,7 @@ use crate::account::AccountArgs;
 use crate::commands::verify;
 use crate::consent::{self, Asked, Consent, Terminal};
 use crate::exit::Exit;
-use crate::key::{KeyArgs, Keys};
+use crate::key::{GivenKeys, KeyArgs};
 use crate::render::{Output, clean, count, json as object, labelled};
 use crate::signals::{self, Signals};
 
@@ -112,7 +112,7 @@ impl RepairExport {
         let has_log = !self.copy_log.is_empty() && self.manifest.is_none();
         if has_log && only.is_empty() {
             output.warning("the copy logs name no blob that failed: nothing to repair");
-            return Ok(report(&Outcome::default(), output));
+            return Ok(report(&ExportRepair::default(), output));
         }
         let request = VerifyRequest {
             manifest: self.manifest.clone(),
@@ -122,7 +122,7 @@ impl RepairExport {
         };
         let before = self.read(&keys, &request, &signals, output)?;
         let md5 = sound(&before.verdict)?;
-        let mut outcome = Outcome { md5: md5.clone(), beyond: before.beyond, ..Outcome::default() };
+        let mut outcome = ExportRepair { md5: md5.clone(), beyond: before.beyond, ..ExportRepair::default() };
         if !before.damaged.is_empty() {
             self.agree(&target)?;
             let mut file = self.repair_file(&before.verdict, &md5)?;
@@ -174,7 +174,13 @@ impl RepairExport {
     }
 
     /// Reads the blobs that were asked for, and closes the drive again.
-    fn read(&self, keys: &Keys, request: &VerifyRequest, signals: &Signals, output: &Output) -> Result<Read, Problem> {
+    fn read(
+        &self,
+        keys: &GivenKeys,
+        request: &VerifyRequest,
+        signals: &Signals,
+        output: &Output,
+    ) -> Result<Read, Problem> {
         let opened = [keys.open(&self.drive, self.partition, output)?];
         let logs = Logs::none();
         let journals = Journals::none();
@@ -232,7 +238,7 @@ fn sound(verdict: &DriveVerdict) -> Result<String, Problem> {
 
 /// Everything that is reported.
 #[derive(Debug, Default)]
-struct Outcome {
+struct ExportRepair {
     md5: String,
     earlier: u64,
     repaired: Repaired,
@@ -240,14 +246,14 @@ struct Outcome {
     after: Option<DriveVerdict>,
 }
 
-impl Outcome {
+impl ExportRepair {
     fn is_good(&self) -> bool {
         let equal = |after: &DriveVerdict| after.counts.equal.0 == after.counts.blobs();
         self.repaired.left.is_empty() && self.beyond.is_empty() && self.after.as_ref().is_none_or(equal)
     }
 }
 
-fn report(outcome: &Outcome, output: &Output) -> Exit {
+fn report(outcome: &ExportRepair, output: &Output) -> Exit {
     let mut problems = Problems::default();
     problems.0.extend(outcome.repaired.left.iter().map(|(_, problem)| problem.clone()));
     for (blob, why) in &outcome.beyond {
@@ -287,7 +293,7 @@ fn place(one: &Damaged) -> Value {
     json!({ "blob": one.blob, "snapshot": one.snapshot, "file": one.file, "offset": one.offset, "length": one.len })
 }
 
-fn to_json(outcome: &Outcome, exit: Exit) -> Value {
+fn to_json(outcome: &ExportRepair, exit: Exit) -> Value {
     let after = outcome.after.as_ref();
     json!({
         "drive": after.map(|after| object::facts(&after.drive)),

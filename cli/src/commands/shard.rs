@@ -26,8 +26,8 @@ use crate::shard::export::{self, Filling, Gathering};
 use crate::shard::hosts::Hosts;
 use crate::shard::lock::Lock;
 use crate::shard::taken::Taken;
-use crate::shard::task::{self, Known, Task, Verb, Work};
-use crate::shard::{self, Entry, Index, Outcome, ShardState, lock};
+use crate::shard::task::{self, Known, ShardWork, Task, Verb};
+use crate::shard::{self, Index, ShardEntry, ShardOutcome, ShardState, lock};
 
 const EXAMPLES: &str = "Examples:
   dray plan --journal job.jrn --id session#1 --dataset dataset.csv \\
@@ -241,8 +241,8 @@ impl Run {
         let mut worst = Exit::Done;
         for (ran, entry) in chosen.into_iter().enumerate() {
             let exit = match index.work {
-                Work::Prepare | Work::Export => self.one(&index, entry, filling.as_ref(), output),
-                Work::Command(_) => self.task(&index, entry, output),
+                ShardWork::Prepare | ShardWork::Export => self.one(&index, entry, filling.as_ref(), output),
+                ShardWork::Command(_) => self.task(&index, entry, output),
             };
             if exit == Exit::Interrupted {
                 return exit;
@@ -265,8 +265,8 @@ impl Run {
     }
 
     /// The shards that are meant: at least one.
-    fn chosen<'a>(&self, index: &'a Index) -> Result<Vec<&'a Entry>, Problem> {
-        let chosen: Vec<&Entry> = match (self.index, &self.drive) {
+    fn chosen<'a>(&self, index: &'a Index) -> Result<Vec<&'a ShardEntry>, Problem> {
+        let chosen: Vec<&ShardEntry> = match (self.index, &self.drive) {
             (Some(number), _) => index.shards.iter().filter(|entry| entry.number == number).collect(),
             (_, Some(word)) => index.shards.iter().filter(|entry| entry.is_called(word)).collect(),
             _ => index.shards.iter().filter(|entry| entry.is_here() || index.is_moved_here(entry)).collect(),
@@ -294,7 +294,7 @@ impl Run {
     }
 
     /// Takes the shard, unless it is done.
-    fn begin(&self, index: &Index, entry: &Entry, output: &Output) -> Result<Lock, Exit> {
+    fn begin(&self, index: &Index, entry: &ShardEntry, output: &Output) -> Result<Lock, Exit> {
         let lock =
             index.lock(entry, self.take_over).map_err(|problem| output.problem(problem.drive(entry.called())))?;
         // A result that stays would hide how this run ends.
@@ -312,7 +312,7 @@ impl Run {
     }
 
     /// Leaves the last word of a run.
-    fn end(&self, index: &Index, entry: &Entry, exit: Exit, outcome: &Outcome, output: &Output) -> Exit {
+    fn end(&self, index: &Index, entry: &ShardEntry, exit: Exit, outcome: &ShardOutcome, output: &Output) -> Exit {
         let exit = match index.write_result(entry, outcome) {
             Ok(()) => exit,
             Err(problems) => {
@@ -328,7 +328,7 @@ impl Run {
     }
 
     /// One shard that runs a command, from the lock to its last word.
-    fn task(&self, index: &Index, entry: &Entry, output: &Output) -> Exit {
+    fn task(&self, index: &Index, entry: &ShardEntry, output: &Output) -> Exit {
         let lock = match self.begin(index, entry, output) {
             Ok(lock) => lock,
             Err(exit) => return exit,
@@ -341,15 +341,17 @@ impl Run {
                 Exit::of_problems(&problems)
             }
         };
-        let outcome =
-            Outcome { is_finished: matches!(exit, Exit::Done | Exit::LeftOut), ..Outcome::of(exit, PathBuf::new()) };
+        let outcome = ShardOutcome {
+            is_finished: matches!(exit, Exit::Done | Exit::LeftOut),
+            ..ShardOutcome::of(exit, PathBuf::new())
+        };
         let exit = self.end(index, entry, exit, &outcome, output);
         drop(lock);
         exit
     }
 
     /// One shard that prepares a drive, or fills it from an account, from the lock to its last word.
-    fn one(&self, index: &Index, entry: &Entry, filling: Option<&Filling>, output: &Output) -> Exit {
+    fn one(&self, index: &Index, entry: &ShardEntry, filling: Option<&Filling>, output: &Output) -> Exit {
         let lock = match self.begin(index, entry, output) {
             Ok(lock) => lock,
             Err(exit) => return exit,
@@ -389,7 +391,7 @@ impl Run {
     fn prepare(
         &self,
         index: &Index,
-        entry: &mut Entry,
+        entry: &mut ShardEntry,
         request: PrepRequest,
         filling: Option<&Filling>,
         output: &Output,
@@ -447,7 +449,8 @@ impl Run {
                 own.give_back(&index.dir);
             }
             let class = index.shards.iter().find(|one| one.number == entry.number);
-            *entry = class.map_or_else(|| entry.clone(), |class| Entry { drive_id: String::new(), ..class.clone() });
+            *entry =
+                class.map_or_else(|| entry.clone(), |class| ShardEntry { drive_id: String::new(), ..class.clone() });
         }
         ended
     }
@@ -464,7 +467,7 @@ impl Run {
 ///
 /// # Errors
 /// The drive, or what is known of it, is on another host.
-fn drive_here(index: &Index, entry: &Entry, journal: &Path) -> Result<(), Problems> {
+fn drive_here(index: &Index, entry: &ShardEntry, journal: &Path) -> Result<(), Problems> {
     let (is_begun, taken) = (shard::is_begun(journal), Taken::of(&index.dir, entry.number));
     let is_elsewhere = |taken: &Taken| taken.host != lock::host_name();
     let refused = |what: String, advice: String| {
@@ -508,7 +511,7 @@ fn drive_here(index: &Index, entry: &Entry, journal: &Path) -> Result<(), Proble
 }
 
 /// The last word of a run.
-fn outcome(index: &Index, entry: &Entry, ended: &Ended, journal: &Path) -> Outcome {
+fn outcome(index: &Index, entry: &ShardEntry, ended: &Ended, journal: &Path) -> ShardOutcome {
     let (exit, report) = (ended.exit, ended.report.as_ref());
     let journal = fs::canonicalize(journal).unwrap_or_else(|_| journal.to_path_buf());
     let drive = report.and_then(|report| report.drives.first());
@@ -516,7 +519,7 @@ fn outcome(index: &Index, entry: &Entry, ended: &Ended, journal: &Path) -> Outco
     let known = known.as_ref().and_then(|book| book.ledger.whole(&entry.drive_id));
     let known = known.filter(|drive| drive.state == api::records::SessionState::Completed);
     let manifest_hash = known.and_then(|drive| drive.manifest_hash);
-    Outcome {
+    ShardOutcome {
         is_finished: matches!(exit, Exit::Done | Exit::LeftOut) && manifest_hash.is_some(),
         manifest_hash,
         left_out: match drive {
@@ -525,11 +528,11 @@ fn outcome(index: &Index, entry: &Entry, ended: &Ended, journal: &Path) -> Outco
             None => export::left_out(&journal, &index.session, &entry.drive_id).map_or(0, |blobs| blobs.len() as u64),
         },
         written: drive.map_or(0, |drive| drive.written.0),
-        ..Outcome::of(exit, journal)
+        ..ShardOutcome::of(exit, journal)
     }
 }
 
-fn line_json(entry: &Entry, state: &ShardState, durable: Option<Durable>) -> Value {
+fn line_json(entry: &ShardEntry, state: &ShardState, durable: Option<Durable>) -> Value {
     let (mut host, mut since, mut exit_code, mut left_out) = (entry.host.clone(), None, None, 0);
     match state {
         ShardState::Running(holder) | ShardState::BrokenOff(holder) => {
@@ -587,14 +590,14 @@ fn sentence(state: &ShardState) -> String {
 /// A shard as its files show it at one moment.
 #[derive(Debug)]
 struct Seen<'a> {
-    entry: &'a Entry,
+    entry: &'a ShardEntry,
     state: ShardState,
     /// The last checkpoint of a drive that is not finished.
     durable: Option<Durable>,
 }
 
 impl<'a> Seen<'a> {
-    fn of(index: &Index, entry: &'a Entry) -> Self {
+    fn of(index: &Index, entry: &'a ShardEntry) -> Self {
         let state = index.state(entry);
         let is_over = matches!(&state, ShardState::Ended(outcome) if outcome.is_finished);
         let journal = match &state {
@@ -717,7 +720,7 @@ impl Make {
             let digest = task.write(&self.dir.join(&file))?;
             written.push((known, file, digest));
         }
-        let index = Index::of_tasks(&self.dir, Work::Command(self.work), &written, &hosts);
+        let index = Index::of_tasks(&self.dir, ShardWork::Command(self.work), &written, &hosts);
         index.write()?;
         Ok(index)
     }
@@ -824,7 +827,7 @@ impl Merge {
             let problem = Problem::new(Kind::Usage, what).path(&self.dir);
             return output.problem(problem.advice("`dray shard status DIR` shows what became of each"));
         }
-        let part = |entry: &Entry| {
+        let part = |entry: &ShardEntry| {
             let own = index.journal(entry, self.records_stay.as_deref());
             let shared = index.journal(entry, None);
             shards::Part {

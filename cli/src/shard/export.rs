@@ -17,7 +17,7 @@ use dray_engine::api::records::SessionState;
 use dray_engine::report::{Event, Kind, Problem, Problems};
 
 use super::hosts::Hosts;
-use super::{Entry, ExportFacts, Index};
+use super::{ExportFacts, Index, ShardEntry};
 use crate::account::AccountArgs;
 use crate::commands::export::{self, Missing, Planned};
 use crate::commands::prep::{self, Ended};
@@ -152,7 +152,7 @@ impl Filling {
     }
 
     /// Deletes the snapshots that were taken for a drive that is finished.
-    pub fn forget_snapshots(&self, index: &Index, entry: &Entry, output: &Output) {
+    pub fn forget_snapshots(&self, index: &Index, entry: &ShardEntry, output: &Output) {
         match shards::snapshots(&index.dir.join(&entry.file), &entry.digest) {
             Ok(taken) => export::forget_snapshots(&self.account, &taken, output),
             Err(problem) => output.warning(&problem.to_string()),

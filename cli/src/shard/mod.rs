@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use lock::{Holder, Lock};
 use taken::Taken;
-use task::{Known, Work};
+use task::{Known, ShardWork};
 
 use crate::exit::Exit;
 use crate::render::text::hex;
@@ -40,7 +40,7 @@ const INDEX_MAX: u64 = 64 << 20;
 
 /// A shard of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ShardEntry {
     /// Number in the plan, from 0.
     pub number: u64,
     /// Name of its file.
@@ -73,7 +73,7 @@ pub struct Index {
     /// Directory of the shards.
     pub dir: PathBuf,
     /// Work of the shards.
-    pub work: Work,
+    pub work: ShardWork,
     /// Session id; of other works than preparing, their name.
     pub session: String,
     /// Of an export: the account, and what of it is on no drive.
@@ -81,7 +81,7 @@ pub struct Index {
     /// SHA-256 of the digests of all shards, in their order: names this plan.
     pub plan: [u8; 32],
     /// One entry a drive.
-    pub shards: Vec<Entry>,
+    pub shards: Vec<ShardEntry>,
 }
 
 /// Facts of an export that no shard has alone.
@@ -118,7 +118,7 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(out)
 }
 
-fn plan_digest(shards: &[Entry], export: Option<&ExportFacts>) -> [u8; 32] {
+fn plan_digest(shards: &[ShardEntry], export: Option<&ExportFacts>) -> [u8; 32] {
     let mut hash = Sha256::default();
     shards.iter().for_each(|shard| hash.update(&shard.digest));
     if let Some(refused) = export.and_then(|export| export.refused.as_ref()) {
@@ -136,7 +136,7 @@ impl Index {
         export: Option<ExportFacts>,
         host_of: impl Fn(&str) -> Option<String>,
     ) -> Self {
-        let entry = |(number, shard): (u64, &shards::Shard)| Entry {
+        let entry = |(number, shard): (u64, &shards::Shard)| ShardEntry {
             number,
             file: shard.file.clone(),
             digest: shard.digest,
@@ -150,15 +150,15 @@ impl Index {
             data: shard.data.0,
             is_image: shard.drive.is_image,
         };
-        let shards: Vec<Entry> = (0..).zip(written).map(entry).collect();
+        let shards: Vec<ShardEntry> = (0..).zip(written).map(entry).collect();
         let plan = plan_digest(&shards, export.as_ref());
-        let work = if export.is_some() { Work::Export } else { Work::Prepare };
+        let work = if export.is_some() { ShardWork::Export } else { ShardWork::Prepare };
         Self { dir: dir.to_path_buf(), work, session: session.into(), export, plan, shards }
     }
 
     /// The index of tasks that were just written, each with the name of its file and its digest.
-    pub fn of_tasks(dir: &Path, work: Work, written: &[(Known, String, [u8; 32])], hosts: &hosts::Hosts) -> Self {
-        let entry = |(number, (known, file, digest)): (u64, &(Known, String, [u8; 32]))| Entry {
+    pub fn of_tasks(dir: &Path, work: ShardWork, written: &[(Known, String, [u8; 32])], hosts: &hosts::Hosts) -> Self {
+        let entry = |(number, (known, file, digest)): (u64, &(Known, String, [u8; 32]))| ShardEntry {
             number,
             file: file.clone(),
             digest: *digest,
@@ -172,7 +172,7 @@ impl Index {
             data: known.files.1,
             is_image: known.is_image(),
         };
-        let shards: Vec<Entry> = (0..).zip(written).map(entry).collect();
+        let shards: Vec<ShardEntry> = (0..).zip(written).map(entry).collect();
         let plan = plan_digest(&shards, None);
         Self { dir: dir.to_path_buf(), work, session: work.word().into(), export: None, plan, shards }
     }
@@ -180,9 +180,9 @@ impl Index {
     /// The plan in words: its session, or its work.
     pub fn title(&self) -> String {
         match self.work {
-            Work::Prepare => format!("Session {}", self.session),
-            Work::Export => format!("Export {}", self.session),
-            Work::Command(_) => format!("Work {}", self.session),
+            ShardWork::Prepare => format!("Session {}", self.session),
+            ShardWork::Export => format!("Export {}", self.session),
+            ShardWork::Command(_) => format!("Work {}", self.session),
         }
     }
 
@@ -191,7 +191,7 @@ impl Index {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self) -> Result<(), Problems> {
-        let shards: Vec<Value> = self.shards.iter().map(Entry::json).collect();
+        let shards: Vec<Value> = self.shards.iter().map(ShardEntry::json).collect();
         let value = json!({
             "version": VERSION, "work": self.work.word(), "session": self.session, "plan": hex(&self.plan), "export": self.export.as_ref().map(ExportFacts::json), "shards": shards,
         });
@@ -219,7 +219,7 @@ impl Index {
             return Err(wrong("it has another version"));
         }
         let listed = value["shards"].as_array().ok_or_else(|| wrong("it lists none"))?;
-        let shards: Option<Vec<Entry>> = listed.iter().map(Entry::of_json).collect();
+        let shards: Option<Vec<ShardEntry>> = listed.iter().map(ShardEntry::of_json).collect();
         let shards = shards.ok_or_else(|| wrong("an entry lacks a field"))?;
         let in_order = shards.iter().zip(0..).all(|(shard, number)| shard.number == number);
         let has_names = shards.iter().all(|shard| Path::new(&shard.file).file_name() == Some(shard.file.as_ref()));
@@ -238,11 +238,11 @@ impl Index {
             return Err(wrong("its digest is that of another plan"));
         }
         let work = match &value["work"] {
-            Value::Null => Some(Work::Prepare),
-            word => word.as_str().and_then(Work::of),
+            Value::Null => Some(ShardWork::Prepare),
+            word => word.as_str().and_then(ShardWork::of),
         };
         let work = work.ok_or_else(|| wrong("it has shards of an unknown work"))?;
-        if (work == Work::Export) != export.is_some() {
+        if (work == ShardWork::Export) != export.is_some() {
             return Err(wrong("an export and its account belong together"));
         }
         let mut this = Self { dir: dir.to_path_buf(), work, session, export, plan, shards };
@@ -270,23 +270,23 @@ impl Index {
         hex(&self.plan)
     }
 
-    fn beside(&self, entry: &Entry, extension: &str) -> PathBuf {
+    fn beside(&self, entry: &ShardEntry, extension: &str) -> PathBuf {
         self.dir.join(format!("{:04}{extension}", entry.number))
     }
 
     /// Lock file of a shard.
-    pub fn lock_path(&self, entry: &Entry) -> PathBuf {
+    pub fn lock_path(&self, entry: &ShardEntry) -> PathBuf {
         self.beside(entry, ".lock")
     }
 
     /// Result of a shard's last run.
-    pub fn result_path(&self, entry: &Entry) -> PathBuf {
+    pub fn result_path(&self, entry: &ShardEntry) -> PathBuf {
         self.beside(entry, ".result.json")
     }
 
     /// Directory of a shard's journal and record: below the plan's own, or below one of this host (`--records-stay`),
     /// which may serve several plans.
-    pub fn state_dir(&self, entry: &Entry, records: Option<&Path>) -> PathBuf {
+    pub fn state_dir(&self, entry: &ShardEntry, records: Option<&Path>) -> PathBuf {
         match records {
             None => self.beside(entry, ""),
             Some(local) => local.join(format!("{}-{:04}", &self.plan_hex()[..16], entry.number)),
@@ -294,18 +294,18 @@ impl Index {
     }
 
     /// Journal of a shard.
-    pub fn journal(&self, entry: &Entry, records: Option<&Path>) -> PathBuf {
+    pub fn journal(&self, entry: &ShardEntry, records: Option<&Path>) -> PathBuf {
         self.state_dir(entry, records).join("shard.jrn")
     }
 
     /// Journal of a shard that this host works on: where it keeps them, or with the shards, if the shard was begun there.
-    pub fn journal_here(&self, entry: &Entry, records: Option<&Path>) -> PathBuf {
+    pub fn journal_here(&self, entry: &ShardEntry, records: Option<&Path>) -> PathBuf {
         let (own, shared) = (self.journal(entry, records), self.journal(entry, None));
         if !is_begun(&own) && is_begun(&shared) { shared } else { own }
     }
 
     /// Whether a drive that another host has taken goes on here: it is attached, and nobody is known to work on it.
-    pub fn is_moved_here(&self, entry: &Entry) -> bool {
+    pub fn is_moved_here(&self, entry: &ShardEntry) -> bool {
         let is_free = match self.state(entry) {
             ShardState::Running(_) => false,
             ShardState::Ended(outcome) => !outcome.is_finished,
@@ -315,7 +315,7 @@ impl Index {
     }
 
     /// State of a shard, from lock and result.
-    pub fn state(&self, entry: &Entry) -> ShardState {
+    pub fn state(&self, entry: &ShardEntry) -> ShardState {
         match Holder::read(&self.lock_path(entry)) {
             Some(holder) if holder.is_gone() => return ShardState::BrokenOff(holder),
             Some(holder) => return ShardState::Running(holder),
@@ -325,7 +325,7 @@ impl Index {
     }
 
     /// Result of the last run; `None` without a run, or with one that is not of this plan.
-    pub fn result(&self, entry: &Entry) -> Option<Outcome> {
+    pub fn result(&self, entry: &ShardEntry) -> Option<ShardOutcome> {
         let bytes = api::host::read_input(&self.result_path(entry), 1 << 20, api::host::Pipes::Refused).ok()?;
         let value: Value = serde_json::from_slice(&bytes).ok()?;
         let is_own = value["version"] == VERSION && value["plan"].as_str() == Some(&self.plan_hex());
@@ -333,7 +333,7 @@ impl Index {
         is_own.then_some(())?;
         let exit_code = u8::try_from(value["exit_code"].as_u64()?).ok()?;
         let is_made = !self.work.writes() || value["manifest_hash"].is_string();
-        Some(Outcome {
+        Some(ShardOutcome {
             host: text("host")?,
             exit_code,
             is_finished: matches!(exit_code, 0 | 3) && is_made,
@@ -350,7 +350,7 @@ impl Index {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn write_result(&self, entry: &Entry, outcome: &Outcome) -> Result<(), Problems> {
+    pub fn write_result(&self, entry: &ShardEntry, outcome: &ShardOutcome) -> Result<(), Problems> {
         let value = json!({
             "version": VERSION,
             "plan": self.plan_hex(),
@@ -374,12 +374,12 @@ impl Index {
     ///
     /// # Errors
     /// Another process holds it, or the lock cannot be written.
-    pub fn lock(&self, entry: &Entry, take_over: bool) -> Result<Lock, Problem> {
+    pub fn lock(&self, entry: &ShardEntry, take_over: bool) -> Result<Lock, Problem> {
         Lock::take(&self.lock_path(entry), take_over)
     }
 }
 
-impl Entry {
+impl ShardEntry {
     fn json(&self) -> Value {
         json!({
             "index": self.number, "file": self.file, "sha256": hex(&self.digest), "drive_id": self.drive_id,
@@ -464,7 +464,7 @@ impl Entry {
 
 /// Result of one run of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ShardOutcome {
     /// Host that ran it.
     pub host: String,
     /// Exit code of the run.
@@ -485,7 +485,7 @@ pub struct Outcome {
     pub written: u64,
 }
 
-impl Outcome {
+impl ShardOutcome {
     /// The last word of a run of this process that wrote nothing.
     pub fn of(exit: Exit, journal: PathBuf) -> Self {
         Self {
@@ -512,7 +512,7 @@ pub enum ShardState {
     /// The process that held it is gone without a last word.
     BrokenOff(Holder),
     /// The last run ended.
-    Ended(Outcome),
+    Ended(ShardOutcome),
 }
 
 impl ShardState {

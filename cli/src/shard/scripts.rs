@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::task::Work;
-use super::{Entry, Index};
+use super::task::ShardWork;
+use super::{Index, ShardEntry};
 use crate::commands::about::quoted;
 
 /// Meaning of the exit codes for a queue.
@@ -27,15 +27,15 @@ pub enum Engine {
 }
 
 /// Shards by host; those without one under the empty name.
-fn by_host(index: &Index) -> BTreeMap<&str, Vec<&Entry>> {
-    let mut hosts: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+fn by_host(index: &Index) -> BTreeMap<&str, Vec<&ShardEntry>> {
+    let mut hosts: BTreeMap<&str, Vec<&ShardEntry>> = BTreeMap::new();
     for entry in &index.shards {
         hosts.entry(entry.host.as_deref().unwrap_or_default()).or_default().push(entry);
     }
     hosts
 }
 
-fn numbers(entries: &[&Entry], separator: &str) -> String {
+fn numbers(entries: &[&ShardEntry], separator: &str) -> String {
     let numbers: Vec<String> = entries.iter().map(|entry| entry.number.to_string()).collect();
     numbers.join(separator)
 }
@@ -80,9 +80,9 @@ fn credential(index: &Index) -> String {
 /// The shards in a sentence.
 fn called(index: &Index) -> String {
     match index.work {
-        Work::Prepare => format!("session {}", index.session),
-        Work::Export => format!("export {}", index.session),
-        Work::Command(_) => format!("dray {}", index.session),
+        ShardWork::Prepare => format!("session {}", index.session),
+        ShardWork::Export => format!("export {}", index.session),
+        ShardWork::Command(_) => format!("dray {}", index.session),
     }
 }
 
@@ -197,8 +197,8 @@ wait
         consent = of_session(index, PARALLEL_CONSENT),
         passed = of_session(index, " $consent"),
         end = match index.work {
-            Work::Prepare | Work::Export => r#"dray shard merge "$shards" --journal "$shards/merged.jrn""#,
-            Work::Command(_) => r#"dray shard status "$shards""#,
+            ShardWork::Prepare | ShardWork::Export => r#"dray shard merge "$shards" --journal "$shards/merged.jrn""#,
+            ShardWork::Command(_) => r#"dray shard status "$shards""#,
         },
         dir = quoted(dir),
     )

@@ -25,7 +25,7 @@ const RECORD: &str = "{record}";
 
 /// Work of the shards of a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Work {
+pub enum ShardWork {
     /// Drives are written, as `prep-import` does.
     #[default]
     Prepare,
@@ -48,7 +48,7 @@ pub enum Verb {
     Acquire,
 }
 
-impl Work {
+impl ShardWork {
     /// The command's name, or that of preparing.
     pub fn word(self) -> &'static str {
         match self {
@@ -171,7 +171,7 @@ impl Task {
         let task = || {
             (value["version"] == VERSION).then_some(())?;
             let text = |key: &str| value[key].as_str().map(str::to_owned);
-            let Some(Work::Command(verb)) = Work::of(value["work"].as_str()?) else { return None };
+            let Some(ShardWork::Command(verb)) = ShardWork::of(value["work"].as_str()?) else { return None };
             let args = value["args"].as_array()?.iter().map(|arg| arg.as_str().map(str::to_owned));
             Some(Self {
                 verb,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::base64;
 use super::csv::{self, Columns};
-use super::xml::{Step, Steps, XmlError, element, text};
+use super::xml::{Steps, XmlError, XmlEvent, element, text};
 use crate::limits;
 use crate::problem::{Kind, Problem, Problems};
 use crate::text::Utf8;
@@ -80,15 +80,15 @@ fn read_xml(path: &Path, input: impl BufRead, out: &mut BlobList, problems: &mut
         let line = steps.line();
         let at = |what: String| Problem::new(Kind::Usage, what).path(path).line(line);
         let (name, empty) = match step {
-            Step::Text(text) if text.trim().is_empty() => continue,
-            Step::Text(text) => {
+            XmlEvent::Text(text) if text.trim().is_empty() => continue,
+            XmlEvent::Text(text) => {
                 problems.push(at("text outside of an element".into()).value(text.trim()));
                 continue;
             }
-            Step::End => continue,
-            Step::Eof if !root => return Err(steps.error("holds no BlobList")),
-            Step::Eof => return Ok(()),
-            Step::Start { name, empty, .. } => (name, empty),
+            XmlEvent::End => continue,
+            XmlEvent::Eof if !root => return Err(steps.error("holds no BlobList")),
+            XmlEvent::Eof => return Ok(()),
+            XmlEvent::Start { name, empty, .. } => (name, empty),
         };
         if !root {
             if name != "BlobList" {

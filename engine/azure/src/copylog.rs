@@ -11,7 +11,7 @@ use std::io::{BufRead, Chain, Cursor, Read as _};
 
 use super::Digest;
 use super::manifest::Pieces;
-use super::xml::{Step, Steps, XmlError};
+use super::xml::{Steps, XmlError, XmlEvent};
 use crate::limits;
 use crate::text::Utf8;
 
@@ -219,17 +219,17 @@ impl<R: BufRead> Reader<R> {
     fn step(&mut self) -> Result<Option<Event>, XmlError> {
         loop {
             let (name, attributes, empty) = match self.steps.next()? {
-                Step::Text(text) if text.trim().is_empty() => continue,
-                Step::Text(_) => return Err(self.steps.error("text where elements belong")),
-                Step::End => {
+                XmlEvent::Text(text) if text.trim().is_empty() => continue,
+                XmlEvent::Text(_) => return Err(self.steps.error("text where elements belong")),
+                XmlEvent::End => {
                     if self.steps.depth == 1 {
                         self.in_drive_log = false;
                     }
                     continue;
                 }
-                Step::Eof if !self.started => return Err(self.steps.error("holds no copy log")),
-                Step::Eof => return Ok(None),
-                Step::Start { name, attributes, empty } => (name, attributes, empty),
+                XmlEvent::Eof if !self.started => return Err(self.steps.error("holds no copy log")),
+                XmlEvent::Eof => return Ok(None),
+                XmlEvent::Start { name, attributes, empty } => (name, attributes, empty),
             };
             // The root that we bring.
             if self.steps.depth == 1 && !empty {
@@ -353,10 +353,10 @@ impl<R: BufRead> Reader<R> {
         }
         loop {
             match self.steps.next()? {
-                Step::Start { name, attributes, empty } => each(self, &name, &attributes, empty)?,
-                Step::Text(_) => {}
-                Step::End => return Ok(()),
-                Step::Eof => return Err(self.steps.error("ends within an element")),
+                XmlEvent::Start { name, attributes, empty } => each(self, &name, &attributes, empty)?,
+                XmlEvent::Text(_) => {}
+                XmlEvent::End => return Ok(()),
+                XmlEvent::Eof => return Err(self.steps.error("ends within an element")),
             }
         }
     }

@@ -4,7 +4,7 @@
 use zeroize::Zeroizing;
 
 use super::journal::{self, RecordKind, WriteError};
-use super::xml::{Step, Steps, XmlError, push_escaped};
+use super::xml::{Steps, XmlError, XmlEvent, push_escaped};
 use super::{Digest, Md5, SecretText};
 use crate::hash;
 use crate::limits;
@@ -174,9 +174,9 @@ fn read_xml(input: &[u8]) -> Result<DriveRecord, XmlError> {
     let mut seen = false;
     loop {
         let (name, empty) = match steps.next()? {
-            Step::Start { name, empty, .. } => (name, empty),
-            Step::Text(_) | Step::End => continue,
-            Step::Eof => break,
+            XmlEvent::Start { name, empty, .. } => (name, empty),
+            XmlEvent::Text(_) | XmlEvent::End => continue,
+            XmlEvent::Eof => break,
         };
         if !seen {
             match name.as_str() {

@@ -28,4 +28,4 @@ mod xml;
 
 pub use digest::{Digest, Md5};
 pub use secret::SecretText;
-pub use xml::{Step as XmlStep, Steps as XmlSteps, XmlError};
+pub use xml::{Steps as XmlSteps, XmlError, XmlEvent as XmlStep};

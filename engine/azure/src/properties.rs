@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::base64;
-use super::xml::{Step, Steps, XmlError, push_escaped};
+use super::xml::{Steps, XmlError, XmlEvent, push_escaped};
 use crate::limits;
 use crate::problem::{Kind, Problem, Problems};
 use crate::text::{self, Form};
@@ -39,7 +39,7 @@ const EXPORT_ONLY: [&str; 3] = ["Last-Modified", "Etag", "Content-Length"];
 /// # Errors
 /// Everything that is wrong in it.
 pub fn check(path: &Path, input: &[u8], kind: SideKind, many_blobs: bool) -> Result<Vec<Problem>, Problems> {
-    let mut check = Check { path, kind, many_blobs, problems: Problems::default(), warnings: Vec::new() };
+    let mut check = SideCheck { path, kind, many_blobs, problems: Problems::default(), warnings: Vec::new() };
     check.run(input);
     check.problems.into_result().map(|()| check.warnings)
 }
@@ -54,17 +54,17 @@ pub fn read(input: &[u8]) -> Result<Vec<(String, String)>, XmlError> {
     let mut inside = false;
     loop {
         match steps.next()? {
-            Step::Start { .. } if !inside => inside = true,
-            Step::Start { name, empty, .. } => {
+            XmlEvent::Start { .. } if !inside => inside = true,
+            XmlEvent::Start { name, empty, .. } => {
                 let value = if empty { String::new() } else { steps.text(&name, limits::XML_STEP_MAX)? };
                 if out.len() >= limits::SIDE_ELEMENTS_MAX {
                     return Err(steps.error("has too many elements"));
                 }
                 out.push((name, value));
             }
-            Step::Text(_) | Step::End => {}
-            Step::Eof if inside => return Ok(out),
-            Step::Eof => return Err(steps.error("holds nothing")),
+            XmlEvent::Text(_) | XmlEvent::End => {}
+            XmlEvent::Eof if inside => return Ok(out),
+            XmlEvent::Eof => return Err(steps.error("holds nothing")),
         }
     }
 }
@@ -107,7 +107,7 @@ pub fn around_md5(others: &[(String, String)]) -> (String, String) {
     (before.to_owned(), String::from_utf8_lossy(&after).into_owned())
 }
 
-struct Check<'a> {
+struct SideCheck<'a> {
     path: &'a Path,
     kind: SideKind,
     many_blobs: bool,
@@ -115,7 +115,7 @@ struct Check<'a> {
     warnings: Vec<Problem>,
 }
 
-impl Check<'_> {
+impl SideCheck<'_> {
     fn at(&self, line: u64, what: impl Into<String>) -> Problem {
         Problem::new(Kind::Usage, what).path(self.path).line(line)
     }
@@ -149,7 +149,7 @@ impl Check<'_> {
             let step = steps.next()?;
             let line = steps.line();
             match step {
-                Step::Start { name, empty, .. } if steps.depth == usize::from(!empty) => {
+                XmlEvent::Start { name, empty, .. } if steps.depth == usize::from(!empty) => {
                     roots += 1;
                     if roots > 1 {
                         return Err(steps.error("has more than one root element"));
@@ -160,7 +160,7 @@ impl Check<'_> {
                         return Ok(());
                     }
                 }
-                Step::Start { name, attributes, empty } => {
+                XmlEvent::Start { name, attributes, empty } => {
                     if !attributes.is_empty() {
                         let warning = self.at(line, "attributes are not documented here").column(&name);
                         self.warnings.push(warning);
@@ -180,11 +180,11 @@ impl Check<'_> {
                         return Err(steps.error("has too many elements"));
                     }
                 }
-                Step::Text(text) if !text.trim().is_empty() => {
+                XmlEvent::Text(text) if !text.trim().is_empty() => {
                     self.fail(line, root, "text outside of an element", "put it into an element");
                 }
-                Step::Text(_) | Step::End => {}
-                Step::Eof => break,
+                XmlEvent::Text(_) | XmlEvent::End => {}
+                XmlEvent::Eof => break,
             }
         }
         if roots == 0 {
@@ -204,9 +204,9 @@ impl Check<'_> {
         loop {
             let step = steps.next()?;
             match step {
-                Step::Text(text) => out.push_str(&text),
-                Step::End => return Ok((!nested).then_some(out)),
-                Step::Start { name: inner, empty, .. } => {
+                XmlEvent::Text(text) => out.push_str(&text),
+                XmlEvent::End => return Ok((!nested).then_some(out)),
+                XmlEvent::Start { name: inner, empty, .. } => {
                     if !nested {
                         let line = steps.line();
                         self.fail(line, name, format!("holds the element {inner}"), "a name with a text as its value");
@@ -216,7 +216,7 @@ impl Check<'_> {
                         steps.skip()?;
                     }
                 }
-                Step::Eof => return Err(steps.error("ends within an element")),
+                XmlEvent::Eof => return Err(steps.error("ends within an element")),
             }
         }
     }

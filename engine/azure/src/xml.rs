@@ -140,8 +140,8 @@ pub struct XmlError {
 
 /// One step of a document, with entities resolved and comments dropped.
 #[derive(Debug)]
-pub enum Step {
-    /// Start of an element; `empty` when it has no content, and then no [`Step::End`] follows.
+pub enum XmlEvent {
+    /// Start of an element; `empty` when it has no content, and then no [`XmlEvent::End`] follows.
     Start {
         /// As the file spells it.
         name: String,
@@ -197,7 +197,7 @@ impl<R: BufRead> Steps<R> {
     /// # Errors
     /// When the document is not well-formed, or past a limit.
     #[allow(clippy::should_implement_trait, reason = "steps fail")]
-    pub fn next(&mut self) -> Result<Step, XmlError> {
+    pub fn next(&mut self) -> Result<XmlEvent, XmlError> {
         loop {
             self.buffer.clear();
             self.reader.get_mut().budget = self.step_max;
@@ -208,24 +208,28 @@ impl<R: BufRead> Steps<R> {
                     Ok(_) if self.depth >= limits::XML_DEPTH_MAX => what = Some("elements nest too deep".into()),
                     Ok(attributes) => {
                         self.depth += 1;
-                        return Ok(Step::Start { name: start.name().as_ref().to_owned(), attributes, empty: false });
+                        return Ok(XmlEvent::Start {
+                            name: start.name().as_ref().to_owned(),
+                            attributes,
+                            empty: false,
+                        });
                     }
                     Err(e) => what = Some(e.to_string()),
                 },
                 Ok(Event::Empty(start)) => match attributes_of(&start) {
                     Ok(attributes) => {
-                        return Ok(Step::Start { name: start.name().as_ref().to_owned(), attributes, empty: true });
+                        return Ok(XmlEvent::Start { name: start.name().as_ref().to_owned(), attributes, empty: true });
                     }
                     Err(e) => what = Some(e.to_string()),
                 },
                 Ok(Event::End(_)) => {
                     self.depth = self.depth.saturating_sub(1);
-                    return Ok(Step::End);
+                    return Ok(XmlEvent::End);
                 }
-                Ok(Event::Text(text)) => return Ok(Step::Text(text.xml10_content().into_owned())),
-                Ok(Event::CData(text)) => return Ok(Step::Text(text.xml10_content().into_owned())),
+                Ok(Event::Text(text)) => return Ok(XmlEvent::Text(text.xml10_content().into_owned())),
+                Ok(Event::CData(text)) => return Ok(XmlEvent::Text(text.xml10_content().into_owned())),
                 Ok(Event::GeneralRef(reference)) => match resolve(&reference) {
-                    Ok(c) => return Ok(Step::Text(c.to_string())),
+                    Ok(c) => return Ok(XmlEvent::Text(c.to_string())),
                     Err(e) => what = Some(e.to_string()),
                 },
                 Ok(Event::Decl(declaration)) => match declaration.encoding() {
@@ -239,7 +243,7 @@ impl<R: BufRead> Steps<R> {
                 Ok(Event::DocType(_)) => what = Some("has a document type, which is not allowed here".into()),
                 Ok(Event::Comment(_) | Event::PI(_)) => {}
                 Ok(Event::Eof) if self.depth > 0 => what = Some("ends within an element".into()),
-                Ok(Event::Eof) => return Ok(Step::Eof),
+                Ok(Event::Eof) => return Ok(XmlEvent::Eof),
                 Err(quick_xml::Error::Io(e)) => what = Some(e.to_string()),
                 Err(e) => what = Some(e.to_string()),
             }
@@ -257,11 +261,11 @@ impl<R: BufRead> Steps<R> {
         let mut out = String::new();
         loop {
             match self.next()? {
-                Step::Text(text) if out.len() + text.len() <= len_max => out.push_str(&text),
-                Step::Text(_) => return Err(self.error(format!("{element} is longer than {len_max} bytes"))),
-                Step::End => return Ok(out),
-                Step::Start { name, .. } => return Err(self.error(format!("{name} within {element}"))),
-                Step::Eof => return Err(self.error(format!("ends within {element}"))),
+                XmlEvent::Text(text) if out.len() + text.len() <= len_max => out.push_str(&text),
+                XmlEvent::Text(_) => return Err(self.error(format!("{element} is longer than {len_max} bytes"))),
+                XmlEvent::End => return Ok(out),
+                XmlEvent::Start { name, .. } => return Err(self.error(format!("{name} within {element}"))),
+                XmlEvent::Eof => return Err(self.error(format!("ends within {element}"))),
             }
         }
     }
@@ -273,7 +277,7 @@ impl<R: BufRead> Steps<R> {
     pub fn skip(&mut self) -> Result<(), XmlError> {
         let until = self.depth - 1;
         while self.depth > until {
-            if let Step::Eof = self.next()? {
+            if let XmlEvent::Eof = self.next()? {
                 return Err(self.error("ends within an element"));
             }
         }

@@ -18,7 +18,7 @@ pub(super) struct Cbc<C> {
     key: C,
     /// The same key for 512-bit registers, where the machine has them.
     #[cfg(target_arch = "x86_64")]
-    wide: Option<vaes::Keys>,
+    wide: Option<vaes::RoundKeyPair>,
 }
 
 impl<C: Aes> Cbc<C> {
@@ -27,7 +27,7 @@ impl<C: Aes> Cbc<C> {
         let _ = unit;
         Self {
             #[cfg(target_arch = "x86_64")]
-            wide: if unit == Unit::Widest { vaes::Keys::expand(key) } else { None },
+            wide: if unit == Unit::Widest { vaes::RoundKeyPair::expand(key) } else { None },
             key: C::expand(key),
         }
     }
@@ -83,27 +83,27 @@ impl<C: Aes> Mode for Cbc<C> {
         let done = self.seal_wide(first, sector, data);
         let rest = &mut data[done * blocks_in(sector)..];
         let first = first.wrapping_add(done as u64 * sector.bytes());
-        self.batches(first, sector, rest, |ivs, data| self.key.encrypt_with_backend(Run { sector, ivs, data }));
+        self.batches(first, sector, rest, |ivs, data| self.key.encrypt_with_backend(CbcRun { sector, ivs, data }));
     }
 
     fn open(&self, first: u64, sector: SectorSize, data: &mut [Block]) {
         if !self.open_wide(first, sector, data) {
-            self.batches(first, sector, data, |ivs, data| self.key.decrypt_with_backend(Run { sector, ivs, data }));
+            self.batches(first, sector, data, |ivs, data| self.key.decrypt_with_backend(CbcRun { sector, ivs, data }));
         }
     }
 }
 
-struct Run<'a> {
+struct CbcRun<'a> {
     sector: SectorSize,
     ivs: &'a [Block],
     data: &'a mut [Block],
 }
 
-impl BlockSizeUser for Run<'_> {
+impl BlockSizeUser for CbcRun<'_> {
     type BlockSize = U16;
 }
 
-impl BlockCipherEncClosure for Run<'_> {
+impl BlockCipherEncClosure for CbcRun<'_> {
     #[inline(always)]
     fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
         match self.sector {
@@ -113,7 +113,7 @@ impl BlockCipherEncClosure for Run<'_> {
     }
 }
 
-impl BlockCipherDecClosure for Run<'_> {
+impl BlockCipherDecClosure for CbcRun<'_> {
     #[inline(always)]
     fn call<B: BlockCipherDecBackend<BlockSize = U16>>(self, backend: &B) {
         match self.sector {

@@ -18,14 +18,14 @@ const MEANT_DIGITS_MIN: usize = 36;
 
 /// Eight groups of six digits, which need not be a password.
 #[derive(Debug)]
-pub struct Run {
+pub struct DigitGroups {
     /// Range of the text, in bytes.
     pub range: Range<usize>,
     /// The digits, with `-` between the groups.
     pub digits: SecretText,
 }
 
-impl Run {
+impl DigitGroups {
     /// The password of these digits.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ struct Group {
 
 /// All runs of a text, in order. Runs overlap where more than eight groups could be divided into passwords in several
 /// ways.
-pub fn runs(text: &str) -> Vec<Run> {
+pub fn runs(text: &str) -> Vec<DigitGroups> {
     let groups = groups(text);
     let mut out = Vec::new();
     let mut from = 0;
@@ -65,7 +65,7 @@ pub fn runs(text: &str) -> Vec<Run> {
 }
 
 /// The run of a text that consists of one run and nothing else.
-pub fn only(text: &str) -> Option<Run> {
+pub fn only(text: &str) -> Option<DigitGroups> {
     let mut all = runs(text);
     let run = all.pop().filter(|_| all.is_empty())?;
     let others = text[..run.range.start].chars().chain(text[run.range.end..].chars());
@@ -85,7 +85,7 @@ pub fn slip(text: &str) -> Option<RecoveryPasswordError> {
 }
 
 /// Divides a sequence of groups into one run or several consecutive ones.
-fn split(text: &str, groups: &[Group], out: &mut Vec<Run>) {
+fn split(text: &str, groups: &[Group], out: &mut Vec<DigitGroups>) {
     if groups.len() < GROUPS {
         return;
     }
@@ -111,7 +111,7 @@ fn split(text: &str, groups: &[Group], out: &mut Vec<Run>) {
     out.extend(groups.windows(GROUPS).map(|window| run(text, window)).filter(|run| run.password().is_ok()));
 }
 
-fn run(text: &str, groups: &[Group]) -> Run {
+fn run(text: &str, groups: &[Group]) -> DigitGroups {
     let mut digits = String::with_capacity(GROUPS * (GROUP_DIGITS + 1));
     for group in groups {
         if !digits.is_empty() {
@@ -119,7 +119,7 @@ fn run(text: &str, groups: &[Group]) -> Run {
         }
         digits.extend(text[group.range.clone()].chars().filter_map(digit));
     }
-    Run { range: groups[0].range.start..groups[groups.len() - 1].range.end, digits: SecretText::new(digits) }
+    DigitGroups { range: groups[0].range.start..groups[groups.len() - 1].range.end, digits: SecretText::new(digits) }
 }
 
 /// The groups of six; 48 digits in one piece are eight of them.

@@ -26,13 +26,13 @@ const KEYS_MAX: usize = 15;
 type RoundKeys = [[u8; 16]; KEYS_MAX];
 
 /// The round keys of both directions, wiped on drop.
-pub(super) struct Keys {
+pub(super) struct RoundKeyPair {
     seal: Zeroizing<RoundKeys>,
     open: Zeroizing<RoundKeys>,
     is_long: bool,
 }
 
-impl Keys {
+impl RoundKeyPair {
     /// Expands a key of 16 or 32 bytes; `None` where the machine lacks the unit.
     pub(super) fn expand(key: &[u8]) -> Option<Self> {
         let has_unit = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("vaes");

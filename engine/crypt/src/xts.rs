@@ -47,36 +47,36 @@ impl<C: Aes> Xts<C> {
 impl<C: Aes> Mode for Xts<C> {
     fn seal(&self, first: u64, sector: SectorSize, data: &mut [Block]) {
         self.batches(first, sector, data, |tweaks, data| {
-            self.data.encrypt_with_backend(Run { sector, tweaks, data });
+            self.data.encrypt_with_backend(XtsRun { sector, tweaks, data });
         });
     }
 
     fn open(&self, first: u64, sector: SectorSize, data: &mut [Block]) {
         self.batches(first, sector, data, |tweaks, data| {
-            self.data.decrypt_with_backend(Run { sector, tweaks, data });
+            self.data.decrypt_with_backend(XtsRun { sector, tweaks, data });
         });
     }
 }
 
-struct Run<'a> {
+struct XtsRun<'a> {
     sector: SectorSize,
     /// Tweak of the first block of each sector.
     tweaks: &'a [Block],
     data: &'a mut [Block],
 }
 
-impl BlockSizeUser for Run<'_> {
+impl BlockSizeUser for XtsRun<'_> {
     type BlockSize = U16;
 }
 
-impl BlockCipherEncClosure for Run<'_> {
+impl BlockCipherEncClosure for XtsRun<'_> {
     #[inline(always)]
     fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
         self.through(&Encrypt(backend));
     }
 }
 
-impl BlockCipherDecClosure for Run<'_> {
+impl BlockCipherDecClosure for XtsRun<'_> {
     #[inline(always)]
     fn call<B: BlockCipherDecBackend<BlockSize = U16>>(self, backend: &B) {
         self.through(&Decrypt(backend));
@@ -90,7 +90,7 @@ const CHAINS: usize = 4;
 /// No back end is wider.
 const WIDTH_MAX: usize = 128;
 
-impl Run<'_> {
+impl XtsRun<'_> {
     #[inline(always)]
     fn through<L: Lanes>(self, lanes: &L) {
         match self.sector {

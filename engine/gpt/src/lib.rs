@@ -14,7 +14,7 @@ pub mod read;
 
 pub use build::{Guids, PlanError, Scheme, Table};
 pub use layout::{BASIC_DATA, MSR};
-pub use read::{CopyState, Entry, Flaw, Found, read};
+pub use read::{CopyState, Flaw, FoundTables, PartitionEntry, read};
 
 use crate::units::{ByteLen, DeviceOffset, DeviceRange};
 

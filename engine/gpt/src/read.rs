@@ -25,7 +25,7 @@ pub enum CopyState {
 
 /// One partition: its number, type and place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct PartitionEntry {
     /// Number as partitioners count, from 1.
     pub number: u32,
     /// GPT type; for MBR partitions all zero.
@@ -34,7 +34,7 @@ pub struct Entry {
     pub mbr_kind: u8,
     /// GPT unique id; for MBR partitions all zero.
     pub unique: Guid,
-    /// Its range, clamped to 64 bits. Inside the drive only if [`Entry::inside`].
+    /// Its range, clamped to 64 bits. Inside the drive only if [`PartitionEntry::inside`].
     pub range: DeviceRange,
     /// Attribute bits of a GPT entry.
     pub attributes: u64,
@@ -42,11 +42,11 @@ pub struct Entry {
     pub name: String,
     /// Whether the whole partition lies on the drive.
     pub inside: bool,
-    /// Bytes of it, from its start, that are on the drive; all of them if [`Entry::inside`].
+    /// Bytes of it, from its start, that are on the drive; all of them if [`PartitionEntry::inside`].
     pub there: ByteLen,
 }
 
-impl Entry {
+impl PartitionEntry {
     /// Its purpose, in words.
     pub fn purpose(&self) -> String {
         match (self.kind, self.mbr_kind) {
@@ -137,7 +137,7 @@ impl fmt::Display for Flaw {
 
 /// Contents of a drive's partition tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundTables {
     /// Sector 0 has the boot signature.
     pub boot_signature: bool,
     /// A record of type 0xEE is in sector 0.
@@ -151,7 +151,7 @@ pub struct Found {
     /// Disk GUID of the copy that was used.
     pub disk: Option<Guid>,
     /// Partitions of the first good GPT copy; without one, those of the MBR.
-    pub partitions: Vec<Entry>,
+    pub partitions: Vec<PartitionEntry>,
     /// The partitions come from an MBR.
     pub from_mbr: bool,
     /// Sector size that the table counts in; `None` without a table.
@@ -160,7 +160,7 @@ pub struct Found {
     pub flaws: Vec<Flaw>,
 }
 
-impl Found {
+impl FoundTables {
     /// Whether a copy of a GPT can be used.
     fn has_gpt(&self) -> bool {
         self.primary == CopyState::Good || self.backup == CopyState::Good
@@ -172,7 +172,7 @@ impl Found {
     }
 
     /// First partition, in disk order, that may hold a volume: the one that the service reads.
-    pub fn first_data(&self) -> Option<&Entry> {
+    pub fn first_data(&self) -> Option<&PartitionEntry> {
         self.partitions.iter().filter(|e| e.may_hold_volume()).min_by_key(|e| e.range.start)
     }
 }
@@ -189,7 +189,7 @@ pub fn read(
     disk: ByteLen,
     sector: SectorSize,
     mut read_at: impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
-) -> io::Result<Found> {
+) -> io::Result<FoundTables> {
     let found = read_as(disk, sector, &mut read_at)?;
     if !found.partitions.is_empty() || found.has_gpt() {
         return Ok(found);
@@ -209,7 +209,7 @@ pub fn read_as_other(
     disk: ByteLen,
     drive: SectorSize,
     mut read_at: impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
-) -> io::Result<Found> {
+) -> io::Result<FoundTables> {
     let table = match drive {
         SectorSize::S512 => SectorSize::S4096,
         SectorSize::S4096 => SectorSize::S512,
@@ -226,10 +226,10 @@ fn read_as(
     disk: ByteLen,
     sector: SectorSize,
     read_at: &mut impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
-) -> io::Result<Found> {
+) -> io::Result<FoundTables> {
     let size = sector.bytes() as usize;
     let sectors = disk.0 / sector.bytes();
-    let mut found = Found::default();
+    let mut found = FoundTables::default();
     if sectors == 0 {
         return Ok(found);
     }
@@ -291,7 +291,13 @@ fn read_as(
 }
 
 /// Faults of two copies of which at least one is sound.
-fn flaws(found: &Found, primary: Option<&Copy>, backup: Option<&Copy>, sectors: u64, sector: SectorSize) -> Vec<Flaw> {
+fn flaws(
+    found: &FoundTables,
+    primary: Option<&Copy>,
+    backup: Option<&Copy>,
+    sectors: u64,
+    sector: SectorSize,
+) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     let end = primary.map(|copy| copy.other_lba).or(backup.map(|copy| copy.lba));
     if let Some(end) = end.filter(|end| *end != sectors - 1) {
@@ -328,7 +334,7 @@ pub(super) struct Copy {
     /// Sector of the other copy, by its own header.
     other_lba: u64,
     disk: Guid,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<PartitionEntry>,
 }
 
 /// The reason why a copy of a GPT does not count.
@@ -432,7 +438,7 @@ fn read_entries(
     Ok(entries)
 }
 
-fn partitions(header: &GptHeader, entries: &[u8], sectors: u64, sector: SectorSize) -> Vec<Entry> {
+fn partitions(header: &GptHeader, entries: &[u8], sectors: u64, sector: SectorSize) -> Vec<PartitionEntry> {
     let mut partitions = Vec::new();
     for (number, raw) in (1..).zip(entries.chunks_exact(header.entry_size.get() as usize)) {
         let Ok((entry, _)) = GptEntry::read_from_prefix(raw) else { break };
@@ -443,7 +449,7 @@ fn partitions(header: &GptHeader, entries: &[u8], sectors: u64, sector: SectorSi
         let inside = first <= last && first >= header.first_usable_lba.get() && last < sectors;
         let count = last.checked_sub(first).and_then(|n| n.checked_add(1)).unwrap_or(0);
         let units: Vec<u16> = entry.name.iter().map(|u| u.get()).take_while(|u| *u != 0).collect();
-        partitions.push(Entry {
+        partitions.push(PartitionEntry {
             number,
             kind: Guid(entry.kind),
             mbr_kind: 0,
@@ -464,7 +470,7 @@ fn there(allowed: u64, first: u64, count: u64, sectors: u64, sector: SectorSize)
     ByteLen(count.min(rest) * sector.bytes())
 }
 
-/// Saturating: an entry may claim sectors beyond any byte offset, and [`Entry::inside`] reveals that.
+/// Saturating: an entry may claim sectors beyond any byte offset, and [`PartitionEntry::inside`] reveals that.
 fn range_of(first: u64, count: u64, sector: SectorSize) -> DeviceRange {
     let start = first.saturating_mul(sector.bytes());
     DeviceRange::new(start, count.saturating_mul(sector.bytes()).min(u64::MAX - start))
@@ -475,7 +481,7 @@ fn mbr_partitions(
     sectors: u64,
     sector: SectorSize,
     read_at: &mut impl FnMut(DeviceOffset, &mut [u8]) -> io::Result<()>,
-) -> Vec<Entry> {
+) -> Vec<PartitionEntry> {
     // A boot sector of a file system ends in the same signature; its code makes no records with a legal indicator.
     if mbr.records.iter().any(|r| r.boot_indicator & 0x7F != 0) {
         return Vec::new();
@@ -516,9 +522,9 @@ fn mbr_partitions(
     out
 }
 
-fn mbr_entry(number: u32, record: &MbrRecord, first: u64, sectors: u64, sector: SectorSize) -> Option<Entry> {
+fn mbr_entry(number: u32, record: &MbrRecord, first: u64, sectors: u64, sector: SectorSize) -> Option<PartitionEntry> {
     let count = u64::from(record.sectors.get());
-    (count > 0).then(|| Entry {
+    (count > 0).then(|| PartitionEntry {
         number,
         kind: Guid::default(),
         mbr_kind: record.kind,

@@ -53,7 +53,7 @@ impl Image {
         Some(image)
     }
 
-    fn read(&self, disk: u64, sector: SectorSize) -> Found {
+    fn read(&self, disk: u64, sector: SectorSize) -> FoundTables {
         let file = File::open(&self.0).unwrap();
         read(ByteLen(disk), sector, |at, buf| file.read_exact_at(buf, at.0)).unwrap()
     }
@@ -389,7 +389,7 @@ impl Disk {
         Self { size, parts: vec![(0, table.primary()), (at.0, backup)] }
     }
 
-    fn look(&self, sector: SectorSize) -> Found {
+    fn look(&self, sector: SectorSize) -> FoundTables {
         read(ByteLen(self.size), sector, |at, into| {
             assert!(at.0.is_multiple_of(512) && at.0 + into.len() as u64 <= self.size);
             into.fill(0);

@@ -194,7 +194,7 @@ fn many<A: Algorithm>(backend: A::Backend, messages: &[&[u8]], out: &mut [A::Dig
         let (body, rest) = messages[ticket].as_chunks();
         let mut tail = Tail::default();
         tail.pad::<A>(rest, messages[ticket].len() as u64);
-        Some(Work { ticket, state: A::INITIAL, lead: None, body, tail })
+        Some(LaneWork { ticket, state: A::INITIAL, lead: None, body, tail })
     };
     run::<A>(backend, next, |ticket, state| out[ticket] = digest_of::<A>(&state));
 }
@@ -251,7 +251,7 @@ impl<A: Algorithm> Chain<A> {
     }
 
     /// Returns `data` up to its last whole block as work for a lane, and saves the rest.
-    fn work<'a>(&mut self, ticket: usize, mut data: &'a [u8]) -> Work<'a, A::State> {
+    fn work<'a>(&mut self, ticket: usize, mut data: &'a [u8]) -> LaneWork<'a, A::State> {
         let filled = self.open_len();
         self.len += data.len() as u64;
         let mut lead = None;
@@ -267,7 +267,7 @@ impl<A: Algorithm> Chain<A> {
         if filled == 0 || lead.is_some() {
             self.open[..rest.len()].copy_from_slice(rest);
         }
-        Work { ticket, state: self.state, lead, body, tail: Tail::default() }
+        LaneWork { ticket, state: self.state, lead, body, tail: Tail::default() }
     }
 }
 
@@ -393,7 +393,7 @@ impl Tail {
 }
 
 /// Blocks for one lane: a block assembled from two pieces, whole blocks in place, and a padded end.
-struct Work<'a, S> {
+struct LaneWork<'a, S> {
     ticket: usize,
     state: S,
     lead: Option<Block>,
@@ -401,7 +401,7 @@ struct Work<'a, S> {
     tail: Tail,
 }
 
-impl<S> Work<'_, S> {
+impl<S> LaneWork<'_, S> {
     /// The next contiguous blocks; empty at the end.
     fn current(&self) -> &[Block] {
         match &self.lead {
@@ -429,11 +429,11 @@ impl<S> Work<'_, S> {
 /// `done`.
 fn run<'a, A: Algorithm>(
     backend: A::Backend,
-    mut next: impl FnMut() -> Option<Work<'a, A::State>>,
+    mut next: impl FnMut() -> Option<LaneWork<'a, A::State>>,
     mut done: impl FnMut(usize, A::State),
 ) {
     let width = A::lanes(backend);
-    let mut lanes: [Option<Work<'a, A::State>>; LANES_MAX] = [const { None }; LANES_MAX];
+    let mut lanes: [Option<LaneWork<'a, A::State>>; LANES_MAX] = [const { None }; LANES_MAX];
     let mut states: States = [[0; LANES_MAX]; 8];
     let mut more = true;
     // Lanes in use are the first ones: a finished lane is refilled, or takes the last one's work.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::azure::names;
-use crate::checkpoint::Fault;
+use crate::checkpoint::CheckpointFault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::hash;
 use crate::units::ClusterSize;
@@ -245,21 +245,21 @@ impl Exported {
     ///
     /// # Errors
     /// The bytes are cut off, or not of this catalog.
-    pub fn load(from: &mut Decoder<'_>, count: u32) -> Result<Self, Fault> {
+    pub fn load(from: &mut Decoder<'_>, count: u32) -> Result<Self, CheckpointFault> {
         let endpoint = from.text()?;
         let mut files = Vec::new();
         for _ in 0..from.count(9)? {
             files.push(match from.u8()? {
                 0 => {
-                    let text =
-                        std::str::from_utf8(from.list()?).map_err(|_| Fault("holds a text that is not UTF-8"))?;
+                    let text = std::str::from_utf8(from.list()?)
+                        .map_err(|_| CheckpointFault("holds a text that is not UTF-8"))?;
                     ExportedFile::Side(text.into())
                 }
                 kind => ExportedFile::Blob(Box::new(load_blob(from, kind, count)?)),
             });
         }
         if files.len() != count as usize {
-            return Err(Fault("does not say of each file which blob it holds"));
+            return Err(CheckpointFault("does not say of each file which blob it holds"));
         }
         Ok(Self { endpoint, files })
     }
@@ -291,12 +291,12 @@ fn save_blob(to: &mut Encoder<'_>, blob: &ExportedBlob) {
     to.option(blob.metadata, Encoder::u32);
 }
 
-fn load_blob(from: &mut Decoder<'_>, kind: u8, count: u32) -> Result<ExportedBlob, Fault> {
+fn load_blob(from: &mut Decoder<'_>, kind: u8, count: u32) -> Result<ExportedBlob, CheckpointFault> {
     let kind = match kind {
         1 => ExportedKind::Block,
         2 => ExportedKind::Page,
         3 => ExportedKind::Append,
-        _ => return Err(Fault("holds an unknown kind of blob")),
+        _ => return Err(CheckpointFault("holds an unknown kind of blob")),
     };
     let path = from.text()?;
     let (snapshot, taken) = (from.option(Decoder::text)?, from.option(Decoder::text)?);
@@ -305,17 +305,18 @@ fn load_blob(from: &mut Decoder<'_>, kind: u8, count: u32) -> Result<ExportedBlo
         let len = from.u64()?;
         let ids = (0..from.count(8)?).map(|_| from.text()).collect::<Result<Vec<_>, _>>()?;
         if ids.is_empty() {
-            return Err(Fault("holds an empty block list"));
+            return Err(CheckpointFault("holds an empty block list"));
         }
         let ends = (0..if len == 0 { ids.len() } else { 0 }).map(|_| from.u64()).collect::<Result<Vec<_>, _>>()?;
         if !ends.is_sorted_by(|a, b| a < b) || ends.first() == Some(&0) {
-            return Err(Fault("holds a block list out of order"));
+            return Err(CheckpointFault("holds a block list out of order"));
         }
         Ok(OwnBlocks { len, ends, ids })
     })?;
-    let ranges = (0..from.count(16)?).map(|_| Ok((from.u64()?, from.u64()?))).collect::<Result<Vec<_>, Fault>>()?;
+    let ranges =
+        (0..from.count(16)?).map(|_| Ok((from.u64()?, from.u64()?))).collect::<Result<Vec<_>, CheckpointFault>>()?;
     let mut side = || match from.option(Decoder::u32)? {
-        Some(file) if file >= count => Err(Fault("names a place that it does not have")),
+        Some(file) if file >= count => Err(CheckpointFault("names a place that it does not have")),
         file => Ok(file),
     };
     let (properties, metadata) = (side()?, side()?);

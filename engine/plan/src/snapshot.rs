@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::azure::dataset::BlobType;
 use crate::catalog::{Catalog, Dir, File, Posix, Row};
-use crate::checkpoint::Fault;
+use crate::checkpoint::CheckpointFault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::units::{ByteLen, Stamp};
 
@@ -24,7 +24,7 @@ pub fn write_path(to: &mut Encoder<'_>, path: &Path) {
 ///
 /// # Errors
 /// The bytes are cut off.
-pub fn read_path(from: &mut Decoder<'_>) -> Result<PathBuf, Fault> {
+pub fn read_path(from: &mut Decoder<'_>) -> Result<PathBuf, CheckpointFault> {
     from.list().map(|bytes| PathBuf::from(OsString::from_vec(bytes.to_vec())))
 }
 
@@ -38,7 +38,7 @@ pub fn write_stamp(to: &mut Encoder<'_>, stamp: Stamp) {
 ///
 /// # Errors
 /// The bytes are cut off.
-pub fn read_stamp(from: &mut Decoder<'_>) -> Result<Stamp, Fault> {
+pub fn read_stamp(from: &mut Decoder<'_>) -> Result<Stamp, CheckpointFault> {
     Ok(Stamp { seconds: from.i64()?, nanos: from.u32()? })
 }
 
@@ -56,13 +56,13 @@ pub fn write_runs(to: &mut Encoder<'_>, numbers: &[u32]) {
 ///
 /// # Errors
 /// The bytes are cut off, or the numbers are not.
-pub fn read_runs(from: &mut Decoder<'_>, end: u32) -> Result<Vec<u32>, Fault> {
+pub fn read_runs(from: &mut Decoder<'_>, end: u32) -> Result<Vec<u32>, CheckpointFault> {
     let mut out = Vec::new();
     let mut least = 0u32;
     for _ in 0..from.count(8)? {
         let (first, len) = (from.u32()?, from.u32()?);
         let next = first.checked_add(len).filter(|next| first >= least && len > 0 && *next <= end);
-        let next = next.ok_or(Fault("lists files that are not in it"))?;
+        let next = next.ok_or(CheckpointFault("lists files that are not in it"))?;
         out.extend(first..next);
         least = next;
     }
@@ -127,10 +127,10 @@ impl Catalog {
     ///
     /// # Errors
     /// The bytes are cut off, or not of this catalog.
-    pub fn load_posix(&mut self, from: &mut Decoder<'_>) -> Result<(), Fault> {
+    pub fn load_posix(&mut self, from: &mut Decoder<'_>) -> Result<(), CheckpointFault> {
         let count = from.count(12)?;
         if count != 0 && count != self.files.len() {
-            return Err(Fault("does not say of each file who it belongs to"));
+            return Err(CheckpointFault("does not say of each file who it belongs to"));
         }
         for _ in 0..count {
             self.posix.push(Posix { mode: from.u32()?, uid: from.u32()?, gid: from.u32()? });
@@ -158,11 +158,11 @@ impl Catalog {
     ///
     /// # Errors
     /// The defect of the bytes.
-    pub fn load_dir_times(&mut self, from: &mut Decoder<'_>) -> Result<(), Fault> {
+    pub fn load_dir_times(&mut self, from: &mut Decoder<'_>) -> Result<(), CheckpointFault> {
         for _ in 0..from.count(16)? {
             let (dir, time) = (from.u32()?, read_stamp(from)?);
             if dir as usize >= self.dirs.len() {
-                return Err(Fault("dates a directory that it does not have"));
+                return Err(CheckpointFault("dates a directory that it does not have"));
             }
             self.dir_times.insert(dir, time);
         }
@@ -189,11 +189,11 @@ impl Catalog {
     ///
     /// # Errors
     /// The defect of the bytes.
-    pub fn load_targets(&mut self, from: &mut Decoder<'_>) -> Result<(), Fault> {
+    pub fn load_targets(&mut self, from: &mut Decoder<'_>) -> Result<(), CheckpointFault> {
         for _ in 0..from.count(12)? {
             let (file, target) = (from.u32()?, read_path(from)?);
             if file as usize >= self.files.len() {
-                return Err(Fault("names a place that it does not have"));
+                return Err(CheckpointFault("names a place that it does not have"));
             }
             self.targets.insert(file, target);
         }
@@ -204,8 +204,8 @@ impl Catalog {
     ///
     /// # Errors
     /// The reason why the bytes are invalid.
-    pub fn load(from: &mut Decoder<'_>) -> Result<Self, Fault> {
-        const BEYOND: Fault = Fault("names a place that it does not have");
+    pub fn load(from: &mut Decoder<'_>) -> Result<Self, CheckpointFault> {
+        const BEYOND: CheckpointFault = CheckpointFault("names a place that it does not have");
         let mut rows = Vec::new();
         for _ in 0..from.count(10)? {
             let (base, dir) = (read_path(from)?, from.option(Decoder::u32)?);
@@ -214,11 +214,13 @@ impl Catalog {
                 1 => Some(BlobType::Block),
                 2 => Some(BlobType::Page),
                 3 => Some(BlobType::File),
-                _ => return Err(Fault("holds an unknown type of blob")),
+                _ => return Err(CheckpointFault("holds an unknown type of blob")),
             };
             rows.push(Row { base, dir, blob_type });
         }
-        let names = std::str::from_utf8(from.list()?).map_err(|_| Fault("holds names that are not UTF-8"))?.to_owned();
+        let names = std::str::from_utf8(from.list()?)
+            .map_err(|_| CheckpointFault("holds names that are not UTF-8"))?
+            .to_owned();
         let is_name = |at: u32, len: u16| names.get(at as usize..at as usize + usize::from(len)).is_some();
         let count = from.count(DIR_LEN)?;
         let mut dirs = Vec::with_capacity(count);
@@ -249,7 +251,7 @@ impl Catalog {
         if dirs.is_empty() || !rows_good || dirs.iter().any(|dir| files_end(dir) > files.len() as u64) {
             return Err(BEYOND);
         }
-        let mut safe = |end: usize| -> Result<HashMap<u32, Box<str>>, Fault> {
+        let mut safe = |end: usize| -> Result<HashMap<u32, Box<str>>, CheckpointFault> {
             let count = from.count(12)?;
             let mut map = HashMap::with_capacity(count);
             for _ in 0..count {

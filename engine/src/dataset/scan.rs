@@ -18,7 +18,7 @@ use crate::report::{Event, Kind, Problem, Problems, Setting, Skipped};
 use crate::request::Sets;
 use crate::source::odd::Odd;
 use crate::source::select::{Selection, Selector};
-use crate::source::walk::{self, FileFacts, Found};
+use crate::source::walk::{self, FileFacts, Walked};
 use crate::text;
 use crate::units::ByteLen;
 
@@ -246,7 +246,7 @@ struct Goes<'a> {
 }
 
 /// Where a walk is.
-struct Place<'a> {
+struct WalkPlace<'a> {
     base: &'a Path,
     row: Option<&'a DatasetRow>,
     index: u32,
@@ -260,7 +260,7 @@ struct Place<'a> {
     passed_over: usize,
 }
 
-impl Place<'_> {
+impl WalkPlace<'_> {
     fn dir(&self) -> u32 {
         self.dirs.last().copied().unwrap_or_default()
     }
@@ -420,7 +420,7 @@ impl<'s> Scanner<'s> {
     }
 
     fn below(&mut self, goes: &Goes<'_>, base: &Path) -> Result<(), TooMany> {
-        let mut place = Place {
+        let mut place = WalkPlace {
             base,
             row: goes.row,
             index: goes.index,
@@ -439,32 +439,32 @@ impl<'s> Scanner<'s> {
     }
 
     /// Takes one entry of the walk.
-    fn step(&mut self, place: &mut Place<'_>, path: &Path, found: Found<'_>) -> Result<(), TooMany> {
+    fn step(&mut self, place: &mut WalkPlace<'_>, path: &Path, found: Walked<'_>) -> Result<(), TooMany> {
         match found {
-            Found::Enter { .. } if place.passed_over > 0 => place.passed_over += 1,
-            Found::Leave if place.passed_over > 0 => place.passed_over -= 1,
+            Walked::Enter { .. } if place.passed_over > 0 => place.passed_over += 1,
+            Walked::Leave if place.passed_over > 0 => place.passed_over -= 1,
             _ if place.passed_over > 0 => {}
-            Found::Enter { name } => {
+            Walked::Enter { name } => {
                 if !self.enter(place, path, name)? {
                     place.passed_over = 1;
                 }
             }
-            Found::Leave => {
+            Walked::Leave => {
                 place.dirs.pop();
                 place.blob.truncate(place.marks.pop().unwrap_or(0));
             }
-            Found::File { .. } => self.take(place, path, found)?,
-            Found::Other { what } => match self.odd.link(path) {
+            Walked::File { .. } => self.take(place, path, found)?,
+            Walked::Other { what } => match self.odd.link(path) {
                 Some(what) => self.odd_one(path, what),
                 None => self.skip(path, what),
             },
-            Found::Failed(error) => self.unreadable(path, &error),
+            Walked::Failed(error) => self.unreadable(path, &error),
         }
         Ok(())
     }
 
     /// Enters a directory; `false`: it is passed over, with all below it.
-    fn enter(&mut self, place: &mut Place<'_>, path: &Path, name: &OsStr) -> Result<bool, TooMany> {
+    fn enter(&mut self, place: &mut WalkPlace<'_>, path: &Path, name: &OsStr) -> Result<bool, TooMany> {
         let row = place.row;
         if row.is_some_and(|row| row.destination.container == names::ROOT) {
             // Blobs of the root container have no slash: the documented tool leaves these out silently.
@@ -498,8 +498,8 @@ impl<'s> Scanner<'s> {
     }
 
     /// Takes a file, unless it is not selected, the session's own, or odd.
-    fn take(&mut self, place: &mut Place<'_>, path: &Path, found: Found<'_>) -> Result<(), TooMany> {
-        let Found::File { name, facts, id, real, posix } = found else { return Ok(()) };
+    fn take(&mut self, place: &mut WalkPlace<'_>, path: &Path, found: Walked<'_>) -> Result<(), TooMany> {
+        let Walked::File { name, facts, id, real, posix } = found else { return Ok(()) };
         if let Some(selector) = &mut self.selector
             && !selector.takes(below(path, place.base), path)
         {

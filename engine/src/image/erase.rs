@@ -86,7 +86,7 @@ pub struct VolumeBefore {
     /// Of a BitLocker volume whose metadata could be read: its identifier, protectors, whether all of it is encrypted.
     pub bitlocker: Option<BitLockerBefore>,
     /// Places that its keys hang on, or that lead to them.
-    places: Vec<(DeviceRange, Place)>,
+    places: Vec<(DeviceRange, ErasedArea)>,
 }
 
 impl VolumeBefore {
@@ -110,7 +110,7 @@ pub struct BitLockerBefore {
 
 /// Purpose of an overwritten range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ErasedArea {
     /// Tables, and the ends of disk and volumes, with first and backup boot sectors.
     Ends,
     /// A metadata region of BitLocker.
@@ -154,7 +154,7 @@ pub struct Erased {
     /// Whether the journal knew it, and a copy log confirmed it.
     pub confirmed: Option<bool>,
     /// Places overwritten for the keys' sake.
-    pub places: Vec<(DeviceRange, Place)>,
+    pub places: Vec<(DeviceRange, ErasedArea)>,
     /// Bytes searched for marks of BitLocker; `None` where no search was asked for.
     pub searched: Option<ByteLen>,
     /// Bytes given back to the device.
@@ -340,7 +340,7 @@ fn volume(device: &Device, range: DeviceRange, format: Option<&'static str>) -> 
         end.ok_or(std::io::ErrorKind::UnexpectedEof)?;
         device.read_exact_at(into, at.on_device(range.start))
     };
-    let mut add = |at: VolumeOffset, len: u64, what: Place| {
+    let mut add = |at: VolumeOffset, len: u64, what: ErasedArea| {
         if at.0 > 0 && at.0 < range.len.0 {
             let len = len.min(range.len.0 - at.0);
             before.places.push((VolumeRange::new(at.0, len).on_device(range.start), what));
@@ -350,15 +350,15 @@ fn volume(device: &Device, range: DeviceRange, format: Option<&'static str>) -> 
     if reader(VolumeOffset(0), &mut first).is_ok()
         && let Ok(Some(boot)) = read::Boot::recognise(&first)
     {
-        boot.regions.iter().for_each(|at| add(*at, REGION, Place::Region));
-        boot.conversion.iter().flatten().for_each(|at| add(*at, REGION, Place::Region));
+        boot.regions.iter().for_each(|at| add(*at, REGION, ErasedArea::Region));
+        boot.conversion.iter().flatten().for_each(|at| add(*at, REGION, ErasedArea::Region));
     }
     if let Ok(Some(found)) = Volume::open(&mut reader) {
         let metadata = &found.metadata;
-        metadata.regions.iter().for_each(|at| add(*at, REGION, Place::Region));
-        found.copies.iter().for_each(|copy| add(copy.at, REGION, Place::Region));
+        metadata.regions.iter().for_each(|at| add(*at, REGION, ErasedArea::Region));
+        found.copies.iter().for_each(|copy| add(copy.at, REGION, ErasedArea::Region));
         let relocated = u64::from(metadata.relocated_sectors) * found.boot.sector.bytes();
-        add(metadata.relocated_at, relocated.min(1 << 20), Place::Relocated);
+        add(metadata.relocated_at, relocated.min(1 << 20), ErasedArea::Relocated);
         before.format.get_or_insert("BitLocker");
         before.bitlocker = Some(BitLockerBefore {
             id: metadata.volume_id.to_string(),
@@ -524,7 +524,7 @@ impl<'a> Erasure<'a> {
         }
         self.context.stage(Stage::Wiping);
         let ends = self.erase.target.drive.old.iter().copied().chain(table_areas(size));
-        self.erased.places.extend(ends.map(|range| (clipped(range, size), Place::Ends)));
+        self.erased.places.extend(ends.map(|range| (clipped(range, size), ErasedArea::Ends)));
         self.wipe()
     }
 
@@ -545,7 +545,7 @@ impl<'a> Erasure<'a> {
         if !marks.is_empty() {
             context.stage(Stage::Wiping);
             let found = marks.iter().map(|at| DeviceRange::new(at.0, REGION));
-            self.erased.places.extend(found.map(|range| (clipped(range, size), Place::Found)));
+            self.erased.places.extend(found.map(|range| (clipped(range, size), ErasedArea::Found)));
             self.wipe()?;
         }
         Ok(())

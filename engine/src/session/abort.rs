@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::azure::ledger::CopySession;
-use crate::checkpoint::{Checkpoint, Fault};
+use crate::checkpoint::{Checkpoint, CheckpointFault};
 use crate::device::Roots;
 use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::report::{Advice, DriveFacts, Event, Kind, Notice, Problem, Problems, Setting};
@@ -178,7 +178,7 @@ fn reported(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>
     for drive in session.drives.iter().filter(|drive| is_held(session, &drive.drive_id)) {
         let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.drive_id));
         let otherwise = "restore one of the two files as it was";
-        let faulty = |fault: Fault| (fault.to_string(), fault.advice(otherwise));
+        let faulty = |fault: CheckpointFault| (fault.to_string(), fault.advice(otherwise));
         let read = fs::read(&path).map_err(|error| (format!("cannot be read: {error}"), otherwise)).and_then(|bytes| {
             let checkpoint = Checkpoint::decode(&bytes).map_err(faulty)?;
             let fits = checkpoint.session == request.session && checkpoint.drive_id == drive.drive_id;

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use crate::azure::dataset::Disposition;
 use crate::azure::journal::PlanMark;
 use crate::checkpoint::code::{Decoder, Encoder};
-use crate::checkpoint::{Fault, Prefix};
+use crate::checkpoint::{CheckpointFault, Prefix};
 use crate::hash::{self, Crc64, Sha256};
 use crate::journal::files::sync_dir;
 use crate::plan::account::Exported;
@@ -214,8 +214,8 @@ pub fn load(path: &Path, counts: Option<&PlanMark>) -> io::Result<SavedPlan> {
 
 /// Whether reading a plan failed because another version of this program wrote it.
 pub fn is_other_version(error: &io::Error) -> bool {
-    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
-    fault.is_some_and(|fault| *fault == Fault::OTHER_VERSION)
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<CheckpointFault>());
+    fault.is_some_and(|fault| *fault == CheckpointFault::OTHER_VERSION)
 }
 
 /// The valid part of the file; all of it without a mark.
@@ -235,13 +235,13 @@ fn counted<'a>(bytes: &'a [u8], counts: Option<&PlanMark>) -> io::Result<&'a [u8
     Ok(counted)
 }
 
-fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
+fn read(bytes: &[u8]) -> Result<SavedPlan, CheckpointFault> {
     let mut from = Decoder::new(bytes);
     if from.bytes::<8>()? != MAGIC {
-        return Err(Fault("is no plan of a session"));
+        return Err(CheckpointFault("is no plan of a session"));
     }
     if from.u32()? != VERSION {
-        return Err(Fault::OTHER_VERSION);
+        return Err(CheckpointFault::OTHER_VERSION);
     }
     let (mut hash, mut hashed) = (Sha256::default(), 0usize);
     let mut mark = |from: &Decoder<'_>| {
@@ -298,7 +298,7 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
             break;
         }
     }
-    let (&len, &digest) = prefixes.last_key_value().ok_or(Fault("holds nothing"))?;
+    let (&len, &digest) = prefixes.last_key_value().ok_or(CheckpointFault("holds nothing"))?;
     let prefix = Prefix { len, digest };
     Ok(SavedPlan { recipe, catalog: Arc::new(catalog), drives, unplaced, given_up, prefix, prefixes })
 }
@@ -306,16 +306,16 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
 fn read_section<'a, T>(
     from: &mut Decoder<'a>,
     tag: u8,
-    read: impl FnOnce(&mut Decoder<'a>) -> Result<T, Fault>,
-) -> Result<T, Fault> {
+    read: impl FnOnce(&mut Decoder<'a>) -> Result<T, CheckpointFault>,
+) -> Result<T, CheckpointFault> {
     let start = from.rest();
     if from.u8()? != tag {
-        return Err(Fault("holds a section of unknown kind"));
+        return Err(CheckpointFault("holds a section of unknown kind"));
     }
     let value = read(from)?;
     let mut crc = Crc64::new();
     crc.update(&start[..start.len() - from.rest().len()]);
-    if from.u64()? == crc.value() { Ok(value) } else { Err(Fault("has another checksum than its contents")) }
+    if from.u64()? == crc.value() { Ok(value) } else { Err(CheckpointFault("has another checksum than its contents")) }
 }
 
 fn save_recipe(to: &mut Encoder<'_>, recipe: &Recipe) {
@@ -348,7 +348,7 @@ fn save_recipe(to: &mut Encoder<'_>, recipe: &Recipe) {
     }
 }
 
-fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
+fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, CheckpointFault> {
     let (session, cipher) = (from.text()?, from.text()?);
     let cluster_size = from.option(Decoder::u64)?;
     let table = if flag(from)? { Table::Mbr } else { Table::Gpt };
@@ -368,11 +368,11 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
     let mut rows = Vec::new();
     for _ in 0..from.count(10)? {
         let disposition = from.text()?;
-        let disposition = Disposition::parse(&disposition).ok_or(Fault("holds an unknown disposition"))?;
-        let mut side = || -> Result<Option<usize>, Fault> {
+        let disposition = Disposition::parse(&disposition).ok_or(CheckpointFault("holds an unknown disposition"))?;
+        let mut side = || -> Result<Option<usize>, CheckpointFault> {
             let index = from.option(Decoder::u64)?.map(|i| i as usize);
             if index.is_some_and(|i| i >= properties.len()) {
-                return Err(Fault("names a property file that it does not have"));
+                return Err(CheckpointFault("names a property file that it does not have"));
             }
             Ok(index)
         };
@@ -383,7 +383,7 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
         md5_texts.push(Md5Text { before: from.text()?, after: from.text()? });
     }
     if !md5_texts.is_empty() && md5_texts.len() != rows.len() {
-        return Err(Fault("does not say for each row how Content-MD5 is set"));
+        return Err(CheckpointFault("does not say for each row how Content-MD5 is set"));
     }
     Ok(Recipe {
         session,
@@ -420,8 +420,9 @@ fn save_selection(to: &mut Encoder<'_>, recipe: &Recipe) {
     to.option(recipe.list.as_deref(), write_path);
 }
 
-fn load_selection(from: &mut Decoder<'_>, recipe: &mut Recipe) -> Result<(), Fault> {
-    let mut patterns = || -> Result<Vec<String>, Fault> { (0..from.count(8)?).map(|_| from.text()).collect() };
+fn load_selection(from: &mut Decoder<'_>, recipe: &mut Recipe) -> Result<(), CheckpointFault> {
+    let mut patterns =
+        || -> Result<Vec<String>, CheckpointFault> { (0..from.count(8)?).map(|_| from.text()).collect() };
     let (include, exclude) = (patterns()?, patterns()?);
     let files_from = from.option(read_path)?;
     let (follow_inside, skip_unnameable) = (flag(from)?, flag(from)?);
@@ -441,7 +442,7 @@ fn save_windows(to: &mut Encoder<'_>, windows: &WindowsDrive) {
     to.u8(u8::from(windows.recovery_form == RecoveryForm::Utf8));
 }
 
-fn load_windows(from: &mut Decoder<'_>) -> Result<WindowsDrive, Fault> {
+fn load_windows(from: &mut Decoder<'_>) -> Result<WindowsDrive, CheckpointFault> {
     let label = from.text()?;
     let (is_plain, has_password) = (flag(from)?, flag(from)?);
     let keys = read_path(from)?;
@@ -464,7 +465,7 @@ fn save_drives(to: &mut Encoder<'_>, drives: &[SavedDrive], unplaced: &[u32], gi
 
 type Drives = (Vec<SavedDrive>, Vec<u32>, Vec<String>);
 
-fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<Drives, Fault> {
+fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<Drives, CheckpointFault> {
     let mut drives = Vec::new();
     for _ in 0..from.count(60)? {
         let (target, seed) = (load_target(from)?, from.u64()?);

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{CopySession, SessionDrive};
 use crate::azure::{driveset, names};
-use crate::checkpoint::{Checkpoint, Fault, WorkState};
+use crate::checkpoint::{Checkpoint, CheckpointFault, WorkState};
 use crate::crypt::Cipher;
 use crate::crypt::secret::Key32;
 use crate::dataset::own::Own;
@@ -82,7 +82,7 @@ pub fn load_plan(request: &PrepRequest, session: &CopySession) -> Result<SavedPl
     };
     let plan =
         plan_file::load(&path, session.plan.as_ref()).map_err(|error| match plan_file::is_other_version(&error) {
-            true => unusable(error.to_string()).advice(Fault::OTHER_VERSION.advice("")),
+            true => unusable(error.to_string()).advice(CheckpointFault::OTHER_VERSION.advice("")),
             false => unusable(error.to_string()),
         })?;
     if plan.recipe.session != request.session {
@@ -497,7 +497,7 @@ impl Resuming<'_> {
         let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
         let bytes = fs::read(&path).map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
         let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| match fault {
-            Fault::OTHER_VERSION => Unusable::Refused(
+            CheckpointFault::OTHER_VERSION => Unusable::Refused(
                 Problem::new(Kind::Environment, format!("the drive's checkpoint {fault}"))
                     .path(&path)
                     .drive(&target.facts.name)
@@ -739,12 +739,12 @@ fn added_sources(catalog: &Catalog, own: &Own, selection: &Selection, warnings: 
             }
             // A link that is followed is known by where it leads.
             let path = match &found {
-                walk::Found::File { real: Some(real), .. } => real,
+                walk::Walked::File { real: Some(real), .. } => real,
                 _ => path,
             };
             let is_below = || path.parent() != Some(&*row.base);
             let is_source =
-                matches!(found, walk::Found::File { id, facts, .. } if own.what(id, facts.len.0, path).is_none());
+                matches!(found, walk::Walked::File { id, facts, .. } if own.what(id, facts.len.0, path).is_none());
             if is_source && !(flat && is_below()) && known.insert(mark(path)) {
                 added += 1;
                 if added <= CHANGED_LISTED_MAX as u64 {

@@ -15,7 +15,7 @@ use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
 use crate::stream::failures::Failures;
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
-use crate::stream::workers::{CipherDirection, Digest, Done, How, Job, Span, Workers};
+use crate::stream::workers::{CipherDirection, Digest, DigestJob, Done, How, Span, Workers};
 use crate::units::{ByteLen, DeviceOffset, Offset, VolumeOffset};
 
 /// Additional bytes of a slot, so that a block that starts inside a sector still fits.
@@ -368,8 +368,8 @@ impl<T> Transit<'_, T> {
         self.hand_on(done)
     }
 
-    fn job(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>) -> Job {
-        Job {
+    fn job(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>) -> DigestJob {
+        DigestJob {
             tag,
             slot,
             len: load.len,

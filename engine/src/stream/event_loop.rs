@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::failures::Failures;
 use super::timeouts::{SlowWatch, Timeouts};
-use super::workers::{Done, Job, LaneBatcher, Workers};
+use super::workers::{DigestJob, Done, LaneBatcher, Workers};
 use crate::io::{self, Completion, Engine, Fill, PartResult, WriteError};
 use crate::pool::{Pool, Slot};
 use crate::report::{Event, PROGRESS_INTERVAL, Problem, Stop};
@@ -305,7 +305,7 @@ impl BlockIo {
     ///
     /// # Panics
     /// It has no workers.
-    pub fn digest(&mut self, job: Job) {
+    pub fn digest(&mut self, job: DigestJob) {
         self.lanes.as_mut().expect("connected to workers").push(job);
     }
 
@@ -586,7 +586,7 @@ mod tests {
                 Action::Filled { tag, slot, results } => {
                     self.seen.push(format!("filled {tag}, {}", results.len()));
                     let spans = vec![Span { range: 0..4096, how: How::Block }];
-                    self.io.digest(Job {
+                    self.io.digest(DigestJob {
                         tag: 2,
                         slot,
                         len: 4096,

@@ -36,7 +36,7 @@ pub enum How {
     Block,
     /// One block of a page blob: its non-zero runs.
     Pages,
-    /// A part of a block that is in several slots, continued through `Job::chain`: the first span of the slot or the last.
+    /// A part of a block that is in several slots, continued through `DigestJob::chain`: the first span of the slot or the last.
     Chain {
         /// Whether this is the block's end.
         ends: bool,
@@ -81,7 +81,7 @@ pub enum CipherDirection {
 
 /// A slot to hash, and to seal or open.
 #[derive(Debug)]
-pub struct Job {
+pub struct DigestJob {
     /// The caller's name for the job.
     pub tag: u64,
     /// Bytes to hash and to seal or open, in place.
@@ -111,7 +111,7 @@ pub struct Job {
 /// A job at the workers, and where its result goes.
 #[derive(Debug)]
 struct Queued {
-    job: Job,
+    job: DigestJob,
     reply: Sender<Done>,
     /// Wakes the drive's thread.
     waker: Waker,
@@ -198,7 +198,7 @@ pub struct LaneBatcher {
 
 impl LaneBatcher {
     /// Queues a job. [`Self::flush`] must follow before the caller waits for anything.
-    pub fn push(&mut self, job: Job) {
+    pub fn push(&mut self, job: DigestJob) {
         let queued = Queued { job, reply: self.reply.clone(), waker: self.waker.clone() };
         if gains(&queued) {
             self.waiting.push(queued);
@@ -288,8 +288,8 @@ const PIECE: usize = 32 << 10;
 const MESSAGES_MANY: usize = 64;
 
 /// State of one slot at a worker.
-struct Work {
-    job: Job,
+struct DigestWork {
+    job: DigestJob,
     reply: Sender<Done>,
     waker: Waker,
     /// Messages to hash: the blocks, or the runs of a page blob's blocks.
@@ -330,7 +330,7 @@ impl<A: Algorithm> Messages<A> {
     }
 }
 
-impl Work {
+impl DigestWork {
     fn new(Queued { mut job, reply, waker }: Queued) -> Self {
         let mut messages = Vec::with_capacity(job.spans.len());
         let mut runs = Vec::new();
@@ -439,7 +439,7 @@ impl Work {
 }
 
 fn digest(jobs: Vec<Queued>) {
-    let mut all: Vec<Work> = jobs.into_iter().map(Work::new).collect();
+    let mut all: Vec<DigestWork> = jobs.into_iter().map(DigestWork::new).collect();
     let mut md5s: Vec<Option<Vec<[u8; 16]>>> = Vec::with_capacity(all.len());
     for work in &mut all {
         md5s.push(work.is_many().then(|| {

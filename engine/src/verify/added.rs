@@ -6,7 +6,7 @@ use crate::units::ByteLen;
 use crate::verify::judge::{self, Context};
 use crate::verify::listing::{self, Listing, Subject};
 use crate::verify::row::Verdict;
-use crate::verify::work::Item;
+use crate::verify::work::PieceToRead;
 use crate::volume::files::Files;
 use crate::volume::find::Opened;
 
@@ -44,7 +44,7 @@ pub fn run(opened: &Opened, context: &Context<'_>, added: Added<'_>) -> Result<B
     let mut work = listing.work(&files, &|blob, _| is_added[blob as usize]);
     let chosen = (added.choose)(work.road.len());
     work.road = chosen.into_iter().filter_map(|i| work.road.get(i).copied()).collect();
-    let len = |item: &Item| u64::from(listing.pieces[item.piece as usize].len);
+    let len = |item: &PieceToRead| u64::from(listing.pieces[item.piece as usize].len);
     work.bytes = [&work.road, &work.resident, &work.singly].into_iter().flatten().map(len).sum();
     let (listing, bench, outcome) = judge::read(opened, &files, context, listing, work, None);
     outcome?;

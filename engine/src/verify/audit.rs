@@ -155,12 +155,12 @@ struct Sent {
     disposition: dataset::Disposition,
     /// A later manifest sends a blob of this name: that one counts.
     is_superseded: bool,
-    state: State,
+    state: AuditedBlob,
 }
 
 /// Facts known about it so far.
 #[derive(Debug, Default)]
-struct State {
+struct AuditedBlob {
     there: Option<Box<Here>>,
     content: Finding,
     proof: Option<Proof>,
@@ -490,7 +490,7 @@ impl FromManifest<'_> {
                 .and_then(|text| dataset::Disposition::parse(text.trim()))
                 .unwrap_or_default(),
             is_superseded: false,
-            state: State::default(),
+            state: AuditedBlob::default(),
         };
         self.open = Some((sent, 0));
         Ok(())
@@ -596,7 +596,7 @@ impl Audit {
                 sides: Some(first + file.row),
                 disposition,
                 is_superseded: false,
-                state: State::default(),
+                state: AuditedBlob::default(),
             });
         }
         self.catalog = Some(scanned.catalog);

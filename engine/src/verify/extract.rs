@@ -57,7 +57,7 @@ const DAMAGED: &str = ".damaged";
 const TOLD_MAX: usize = 20;
 
 #[derive(Clone, Debug, Default)]
-struct State {
+struct BlobProgress {
     done: bool,
     /// Judged by this run or an earlier one: equal, or without reference.
     whole: bool,
@@ -92,7 +92,7 @@ pub(super) struct Extractor {
     prefix: String,
     /// Longest name that the file system accepts, in bytes.
     name_max: usize,
-    blobs: Vec<State>,
+    blobs: Vec<BlobProgress>,
     /// Names of the blobs in the log.
     keys: Vec<String>,
     /// Blobs finished since the last checkpoint.
@@ -142,7 +142,7 @@ impl Extractor {
             name_max: name_max.min(NAME_MAX),
             root,
             prefix: format!("{PARTS}/{manifest_md5}-"),
-            blobs: vec![State::default(); keys.len()],
+            blobs: vec![BlobProgress::default(); keys.len()],
             keys,
             fresh: Vec::new(),
             open: HashMap::new(),
@@ -213,20 +213,27 @@ impl Extractor {
     }
 
     /// The state of a blob that was extracted before.
-    fn found(&self, one: Logged) -> State {
+    fn found(&self, one: Logged) -> BlobProgress {
         let now = self.left(&one.target);
         let is_as_left = now.is_some() && now == one.left;
         match now {
-            None => State::default(),
+            None => BlobProgress::default(),
             // It was damaged on the drive: tried anew.
             Some(_) if !one.whole && is_as_left => {
                 self.remove(&one.target);
-                State::default()
+                BlobProgress::default()
             }
             Some(_) => {
                 let earlier = one.carries && one.whole && is_as_left;
                 let target = Some(one.target.into());
-                State { done: earlier, whole: one.whole, earlier, is_old: !earlier, target, ..State::default() }
+                BlobProgress {
+                    done: earlier,
+                    whole: one.whole,
+                    earlier,
+                    is_old: !earlier,
+                    target,
+                    ..BlobProgress::default()
+                }
             }
         }
     }
@@ -375,7 +382,7 @@ impl Extractor {
                 self.open.remove(&oldest);
             }
             let file = match &self.blobs[blob] {
-                State { is_old: true, target: Some(target), .. } => {
+                BlobProgress { is_old: true, target: Some(target), .. } => {
                     open_at(&self.root, target, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC)?
                 }
                 _ => open_at(&self.root, &self.part(blob), OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC)?,
@@ -417,7 +424,7 @@ impl Extractor {
         self.open.remove(&blob);
         self.order.retain(|other| *other != blob);
         self.remove(&self.part(blob));
-        self.blobs[blob] = State { refused: Some(error.to_string().into()), ..State::default() };
+        self.blobs[blob] = BlobProgress { refused: Some(error.to_string().into()), ..BlobProgress::default() };
         Ok(())
     }
 
@@ -497,7 +504,7 @@ impl Extractor {
             match &outcome {
                 Ok(()) => {
                     let target = Some(target.into());
-                    self.blobs[blob] = State { done: true, whole: *is_whole, target, ..State::default() };
+                    self.blobs[blob] = BlobProgress { done: true, whole: *is_whole, target, ..BlobProgress::default() };
                     self.fresh.push(blob);
                     return Ok(());
                 }

@@ -171,7 +171,7 @@ pub struct Index {
 
 /// A block to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Item {
+struct BlockToRead {
     at: u64,
     file: u32,
     block: u64,
@@ -395,7 +395,7 @@ impl Index {
     ) -> Result<(), Problem> {
         let (road, mut singly) = self.in_disk_order(files);
         let mut hashing = Hashing { index: self, opened, files, stop, bytes: 0, reported_at: Instant::now(), report };
-        let mut hashed: Vec<(Item, Content)> = Vec::new();
+        let mut hashed: Vec<(BlockToRead, Content)> = Vec::new();
         singly.extend(hashing.stream(road, workers, &mut hashed)?);
         hashing.singly(singly, &mut hashed)?;
         for (item, hash) in hashed {
@@ -409,7 +409,7 @@ impl Index {
     }
 
     /// All blocks in the order of the disk: those that the block reader can read, and the others.
-    fn in_disk_order(&self, files: &Files<'_>) -> (Vec<Item>, Vec<Item>) {
+    fn in_disk_order(&self, files: &Files<'_>) -> (Vec<BlockToRead>, Vec<BlockToRead>) {
         let (mut road, mut singly) = (Vec::new(), Vec::new());
         let cluster = files.volume.geometry().cluster;
         for (i, indexed) in (0u32..).zip(&self.files) {
@@ -421,7 +421,7 @@ impl Index {
                     Some((run, RunPlace::Lcn(lcn))) => Some(cluster.offset_of(lcn).0 + from.saturating_sub(run.offset)),
                     _ => None,
                 };
-                let item = Item { at: at.unwrap_or(0), file: i, block };
+                let item = BlockToRead { at: at.unwrap_or(0), file: i, block };
                 let by_road = at.is_some() && to - from <= SLOT_LEN as u64;
                 if by_road { &mut road } else { &mut singly }.push(item);
             }
@@ -469,7 +469,7 @@ impl Index {
 type Content = Result<[u8; 16], Vec<PageRange>>;
 
 /// Blocks of a load, with their ranges in the slot.
-type Blocks = Vec<(Item, Range<usize>)>;
+type Blocks = Vec<(BlockToRead, Range<usize>)>;
 
 /// The reading of all files, with its progress.
 struct Hashing<'a> {
@@ -486,10 +486,10 @@ impl Hashing<'_> {
     /// Reads and hashes blocks through the block reader. Returns those that it cannot read.
     fn stream(
         &mut self,
-        road: Vec<Item>,
+        road: Vec<BlockToRead>,
         workers: &Workers,
-        hashed: &mut Vec<(Item, Content)>,
-    ) -> Result<Vec<Item>, Problem> {
+        hashed: &mut Vec<(BlockToRead, Content)>,
+    ) -> Result<Vec<BlockToRead>, Problem> {
         let (index, opened, files) = (self.index, self.opened, self.files);
         let mut beside = Vec::new();
         let mut loads =
@@ -524,7 +524,7 @@ impl Hashing<'_> {
     }
 
     /// Reads and hashes one block after the other through the file system.
-    fn singly(&mut self, items: Vec<Item>, hashed: &mut Vec<(Item, Content)>) -> Result<(), Problem> {
+    fn singly(&mut self, items: Vec<BlockToRead>, hashed: &mut Vec<(BlockToRead, Content)>) -> Result<(), Problem> {
         for item in items {
             if self.stop.requested() {
                 return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(&self.opened.found.drive.name));
@@ -582,8 +582,8 @@ struct Loads<'a, 'b> {
     index: &'a Index,
     files: &'a Files<'a>,
     opened: &'a Opened,
-    items: std::iter::Peekable<std::vec::IntoIter<Item>>,
-    beside: &'b mut Vec<Item>,
+    items: std::iter::Peekable<std::vec::IntoIter<BlockToRead>>,
+    beside: &'b mut Vec<BlockToRead>,
     known: Option<(FileId, Vec<crate::ntfs::read::DataRun>)>,
 }
 

@@ -29,7 +29,7 @@ use crate::verify::result::{Answer, Check, DriveVerdict};
 use crate::verify::row::{Counts, Row, Taken, Verdict};
 use crate::verify::service::blob::{self as service_blob, Names, Presence, Reading, SideFaults, SideResult, Told};
 use crate::verify::service::drive as service;
-use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
+use crate::verify::work::{Loads, PieceToRead, ReadPlan, SIDE, Seen};
 use crate::verify::writer::{Outlet, Writer};
 use crate::volume::files::Files;
 use crate::volume::find::{Opened, View};
@@ -352,7 +352,7 @@ fn outlet(
 }
 
 /// Reports the work before the first byte of it. No progress is reported earlier: the total is known only now.
-fn announce(work: &Work, context: &Context<'_>) {
+fn announce(work: &ReadPlan, context: &Context<'_>) {
     (context.events)(Event::Progress {
         drive: context.index,
         acknowledged: ByteLen(0),
@@ -365,7 +365,7 @@ fn announce(work: &Work, context: &Context<'_>) {
 }
 
 /// Starts the writer of `blobs` blobs. Also returns the blobs without a byte to read: they are whole as they are.
-fn start_writer(outlet: Outlet, blobs: usize, work: &Work) -> Result<(Writer, Vec<usize>), Problem> {
+fn start_writer(outlet: Outlet, blobs: usize, work: &ReadPlan) -> Result<(Writer, Vec<usize>), Problem> {
     let undone: Vec<usize> = (0..blobs).filter(|blob| !is_done_in(&outlet, *blob)).collect();
     let started = Writer::start(outlet, blobs, work)?;
     let empty = undone.into_iter().filter(|blob| started.is_empty(*blob)).collect();
@@ -467,7 +467,7 @@ pub(super) fn read<'a>(
     files: &'a Files<'a>,
     context: &'a Context<'a>,
     listing: Listing,
-    work: Work,
+    work: ReadPlan,
     writer: Option<(Writer, Vec<usize>)>,
 ) -> (Listing, Bench<'a>, Result<(), Problem>) {
     let (writer, empty) = writer.unzip();
@@ -492,7 +492,7 @@ pub(super) fn read<'a>(
     };
     let listing = RefCell::new(listing);
     // A consumer needs metadata and properties with the first byte of a blob, and with the end of an empty one.
-    let [sides, blobs] = if context.deliver.is_some() { work.apart() } else { [Work::default(), work] };
+    let [sides, blobs] = if context.deliver.is_some() { work.apart() } else { [ReadPlan::default(), work] };
     let mut result = bench
         .pass(&listing, sides)
         .and_then(|()| bench.finish_empty(&listing, empty.unwrap_or_default()))
@@ -544,7 +544,7 @@ pub(super) struct Bench<'a> {
 
 impl Bench<'_> {
     /// Reads and judges the items of `work`: those in the block reader's reach, those in records, the others.
-    fn pass(&mut self, listing: &RefCell<Listing>, work: Work) -> Result<(), Problem> {
+    fn pass(&mut self, listing: &RefCell<Listing>, work: ReadPlan) -> Result<(), Problem> {
         if work.is_empty() {
             return Ok(());
         }
@@ -567,13 +567,13 @@ impl Bench<'_> {
     }
 
     /// Blocks that the consumer requests again, as if they had not been read.
-    fn again(&mut self, listing: &RefCell<Listing>) -> Work {
+    fn again(&mut self, listing: &RefCell<Listing>) -> ReadPlan {
         let wanted: HashSet<(u32, u32)> = match &self.writer {
             Some(writer) => writer.again().into_iter().map(|(blob, piece)| (blob as u32, piece)).collect(),
-            None => return Work::default(),
+            None => return ReadPlan::default(),
         };
         if wanted.is_empty() {
-            return Work::default();
+            return ReadPlan::default();
         }
         let listing = &mut *listing.borrow_mut();
         for (blob, piece) in &wanted {
@@ -584,13 +584,13 @@ impl Bench<'_> {
             self.details.remove(&at);
         }
         let [_, work] = listing.work(self.files, &|blob, piece| wanted.contains(&(blob, piece))).apart();
-        let len = |item: &Item| u64::from(listing.pieces[item.piece as usize].len);
+        let len = |item: &PieceToRead| u64::from(listing.pieces[item.piece as usize].len);
         let bytes = [&work.road, &work.resident, &work.singly].into_iter().flatten().map(len).sum();
         self.total += bytes;
         if let Some(writer) = &mut self.writer {
             writer.expect(&work);
         }
-        Work { bytes, ..work }
+        ReadPlan { bytes, ..work }
     }
 
     fn report(&mut self, bytes: u64) {
@@ -611,7 +611,7 @@ impl Bench<'_> {
         &mut self,
         listing: &RefCell<Listing>,
         arrived: Arrived<Vec<Seen>>,
-        beside: &RefCell<Vec<Item>>,
+        beside: &RefCell<Vec<PieceToRead>>,
     ) -> Result<(), Problem> {
         if arrived.failure.is_some() {
             // The good ones first: these are tried again one by one at the end.
@@ -642,14 +642,14 @@ impl Bench<'_> {
     }
 
     /// Adds bytes at offset `from` of the item's file to its CRC-64.
-    fn sum(&mut self, item: Item, from: u64, bytes: &[u8]) {
+    fn sum(&mut self, item: PieceToRead, from: u64, bytes: &[u8]) {
         if let Some(parts) = self.crcs.get_mut(&item.owner) {
             parts.insert(from, (bytes.len() as u64, crc64(bytes)));
         }
     }
 
     /// Checks the contents of a metadata or properties file, as the service does before it sets them.
-    fn look(&mut self, listing: &Listing, item: Item, bytes: &[u8]) {
+    fn look(&mut self, listing: &Listing, item: PieceToRead, bytes: &[u8]) {
         if item.owner & SIDE == 0 || listing.facts.is_export {
             return;
         }
@@ -660,7 +660,7 @@ impl Bench<'_> {
         }
     }
 
-    fn compare(&mut self, listing: &mut Listing, item: Item, md5: [u8; 16]) {
+    fn compare(&mut self, listing: &mut Listing, item: PieceToRead, md5: [u8; 16]) {
         let piece = &mut listing.pieces[item.piece as usize];
         if piece.has_hash && piece.hash != md5 {
             piece.verdict = Verdict::Different;
@@ -677,7 +677,14 @@ impl Bench<'_> {
     }
 
     /// Orders the extraction of bytes at offset `from` of the item's file.
-    fn take_out(&self, acts: &mut Vec<Act>, listing: &RefCell<Listing>, item: Item, from: u64, bytes: Range<usize>) {
+    fn take_out(
+        &self,
+        acts: &mut Vec<Act>,
+        listing: &RefCell<Listing>,
+        item: PieceToRead,
+        from: u64,
+        bytes: Range<usize>,
+    ) {
         if self.writer.is_some() {
             let first = listing.borrow().subject(item.owner).pieces_at;
             acts.push(match item.owner & SIDE {
@@ -695,7 +702,7 @@ impl Bench<'_> {
     }
 
     /// Counts a judged piece; with the last one of a blob its file is finished.
-    fn finished(&mut self, listing: &RefCell<Listing>, item: Item, acts: &mut Vec<Act>) {
+    fn finished(&mut self, listing: &RefCell<Listing>, item: PieceToRead, acts: &mut Vec<Act>) {
         let Some(writer) = &mut self.writer else { return };
         let listing = &*listing.borrow();
         let verdict = listing.pieces[item.piece as usize].verdict;
@@ -720,7 +727,12 @@ impl Bench<'_> {
     }
 
     /// Judges data inside `$MFT` records, all in one more linear scan.
-    fn resident(&mut self, listing: &RefCell<Listing>, items: Vec<Item>, rest: &mut Vec<Item>) -> Result<(), Problem> {
+    fn resident(
+        &mut self,
+        listing: &RefCell<Listing>,
+        items: Vec<PieceToRead>,
+        rest: &mut Vec<PieceToRead>,
+    ) -> Result<(), Problem> {
         // For a few a scan is too much.
         if items.len() < 64 {
             rest.extend(items);
@@ -755,7 +767,7 @@ impl Bench<'_> {
     }
 
     /// Judges a piece of which all bytes are given.
-    fn whole(&mut self, listing: &RefCell<Listing>, item: Item, bytes: &[u8]) -> Result<(), Problem> {
+    fn whole(&mut self, listing: &RefCell<Listing>, item: PieceToRead, bytes: &[u8]) -> Result<(), Problem> {
         let mut md5 = [[0; 16]];
         md5_many(&[bytes], &mut md5);
         self.report(bytes.len() as u64);
@@ -771,7 +783,7 @@ impl Bench<'_> {
 
     /// Judges items that the block reader cannot read, or failed on: through the file system's reader, down to single
     /// sectors.
-    fn singly(&mut self, listing: &RefCell<Listing>, items: Vec<Item>) -> Result<(), Problem> {
+    fn singly(&mut self, listing: &RefCell<Listing>, items: Vec<PieceToRead>) -> Result<(), Problem> {
         let mut open: Option<(FileId, Result<Stream, NtfsError>)> = None;
         let mut buffer = vec![0; READ_LEN];
         for item in items {

@@ -93,9 +93,10 @@ impl Journals {
             }
         }
         // Of several journals that know the drive, one that has this very manifest is its own.
-        let reported: Vec<(&Known, State)> =
+        let reported: Vec<(&Known, JournalDrive)> =
             self.known.iter().filter_map(|known| Some((known, state(&known.ledger, drive_id)?))).collect();
-        let fits = |state: &State| state.hash.as_deref().is_some_and(|hash| hash.eq_ignore_ascii_case(manifest_md5));
+        let fits =
+            |state: &JournalDrive| state.hash.as_deref().is_some_and(|hash| hash.eq_ignore_ascii_case(manifest_md5));
         let best = reported
             .iter()
             .max_by_key(|(known, state)| (known.given, fits(state) && state.is_done, state.changed.clone()));
@@ -119,7 +120,7 @@ impl Journals {
 }
 
 /// State of a drive in a journal.
-struct State {
+struct JournalDrive {
     session: String,
     is_done: bool,
     word: &'static str,
@@ -127,7 +128,7 @@ struct State {
     changed: String,
 }
 
-fn state(ledger: &Ledger, drive_id: &str) -> Option<State> {
+fn state(ledger: &Ledger, drive_id: &str) -> Option<JournalDrive> {
     let bare = |text: &str| text.split_whitespace().collect::<String>().to_lowercase();
     let wanted = bare(drive_id);
     let mut all = ledger.sessions.iter().rev().flat_map(|session| {
@@ -142,7 +143,7 @@ fn state(ledger: &Ledger, drive_id: &str) -> Option<State> {
     };
     let last = all.clone().next()?;
     let (session, drive) = all.find(counts).unwrap_or(last);
-    Some(State {
+    Some(JournalDrive {
         session: session.id.clone(),
         is_done: drive.state == SessionState::Completed && session.state != SessionState::Aborted,
         word: if session.state == SessionState::Aborted { word(session.state) } else { word(drive.state) },

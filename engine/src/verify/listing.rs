@@ -119,7 +119,7 @@ pub(super) struct Listing {
 }
 
 /// Location of a manifest.
-pub(super) enum Place {
+pub(super) enum ManifestPlace {
     /// A file on the drive.
     Inside(NameId, String),
     /// A file outside the drive.
@@ -130,7 +130,7 @@ pub(super) enum Place {
 /// of it than its head.
 pub fn drive_id(opened: &Opened) -> Option<String> {
     let files = Files::read(opened).ok()?;
-    let (Place::Inside(name, _), _) = find(&files, None, None).ok()? else { return None };
+    let (ManifestPlace::Inside(name, _), _) = find(&files, None, None).ok()? else { return None };
     let mut input = BufReader::new(files.open(files.catalog.file_of(name)).ok()?);
     let mut reader = manifest::Reader::new(&mut input);
     while let Ok(Some(event)) = reader.next_event() {
@@ -149,7 +149,7 @@ pub(super) fn find(
     files: &Files<'_>,
     asked: Option<&str>,
     record: Option<&str>,
-) -> Result<(Place, Vec<(NameId, String)>), Problem> {
+) -> Result<(ManifestPlace, Vec<(NameId, String)>), Problem> {
     let root = files.catalog.root();
     let by_path = |path: &str| {
         let parts: Vec<Vec<u16>> =
@@ -172,14 +172,14 @@ pub(super) fn find(
     match asked {
         Some(path) if path.starts_with('\\') => {
             let name = by_path(path).filter(is_file).ok_or_else(|| missing("no such manifest on the drive", path))?;
-            return Ok((Place::Inside(name, path.to_owned()), Vec::new()));
+            return Ok((ManifestPlace::Inside(name, path.to_owned()), Vec::new()));
         }
         Some(path) => {
             let file =
                 crate::files::input::open(path.as_ref(), crate::files::input::Pipes::Refused).map_err(|error| {
                     Problem::new(Kind::Usage, format!("the manifest cannot be read: {error}")).path(path)
                 })?;
-            return Ok((Place::Outside(file, path.to_owned()), Vec::new()));
+            return Ok((ManifestPlace::Outside(file, path.to_owned()), Vec::new()));
         }
         None => {}
     }
@@ -202,7 +202,7 @@ pub(super) fn find(
         return Err(missing("no manifest on the drive", record.unwrap_or("\\DriveManifest.xml, \\*.manifest")));
     }
     let (name, path) = found.remove(0);
-    Ok((Place::Inside(name, path), found))
+    Ok((ManifestPlace::Inside(name, path), found))
 }
 
 /// Hashes all bytes read through it.
@@ -231,7 +231,7 @@ impl Listing {
     /// The manifest cannot be read. Faults in its contents are recorded in the facts.
     pub fn read(
         files: &Files<'_>,
-        place: Place,
+        place: ManifestPlace,
         only: &[String],
         keeps: bool,
         progress: &mut dyn FnMut(u64),
@@ -239,8 +239,8 @@ impl Listing {
         let named = vec![0; files.catalog.len().div_ceil(64)];
         let mut listing = Self { named, only: Only::new(only), keeps, ..Self::default() };
         let (input, path, is_outside): (Box<dyn Read + '_>, String, bool) = match place {
-            Place::Outside(file, path) => (Box::new(file), path, true),
-            Place::Inside(name, path) => {
+            ManifestPlace::Outside(file, path) => (Box::new(file), path, true),
+            ManifestPlace::Inside(name, path) => {
                 let file = files.catalog.file_of(name);
                 listing.name(file);
                 listing.manifest = Some(name);
@@ -252,7 +252,7 @@ impl Listing {
         let hashing = Hashing { inner: input, md5: Md5::new(), sha256: Sha256::default(), len: 0 };
         let mut input = BufReader::with_capacity(1 << 20, hashing);
         let mut reader = manifest::Reader::new(&mut input);
-        let mut state = State::default();
+        let mut state = ManifestProgress::default();
         let mut broken = None;
         let mut events = 0u64;
         loop {
@@ -369,7 +369,7 @@ impl Listing {
         (self.texts.len() - 1) as u32
     }
 
-    fn event(&mut self, files: &Files<'_>, event: Event, state: &mut State) {
+    fn event(&mut self, files: &Files<'_>, event: Event, state: &mut ManifestProgress) {
         match event {
             Event::Version(version) => self.version = Some(version),
             Event::DriveId(id) => self.facts.drive_id = Some(id),
@@ -393,7 +393,7 @@ impl Listing {
         }
     }
 
-    fn blob(&mut self, files: &Files<'_>, end: BlobEnd, state: &mut State) {
+    fn blob(&mut self, files: &Files<'_>, end: BlobEnd, state: &mut ManifestProgress) {
         let blob = std::mem::take(&mut state.blob);
         let BlobStart { blob_path, file_path, length, snapshot, pieces: kind, line, .. } = &blob.start;
         let name = look_up(files, file_path);
@@ -490,7 +490,7 @@ impl Listing {
         start: &BlobStart,
         name: Option<NameId>,
         own: [&Option<SideRef>; 2],
-        state: &State,
+        state: &ManifestProgress,
     ) -> BlobFacts {
         let BlobStart { blob_path, file_path, .. } = start;
         let derived = name.and_then(|name| files.catalog.path(name)).map(|path| display_name(&path));
@@ -620,7 +620,7 @@ fn usual_id(md5: &[u8; 16]) -> String {
 
 /// State while a manifest is read.
 #[derive(Default)]
-struct State {
+struct ManifestProgress {
     blob: manifest::Blob,
     metadata: Option<SideRef>,
     properties: Option<SideRef>,
@@ -628,7 +628,7 @@ struct State {
     faults: u64,
 }
 
-impl State {
+impl ManifestProgress {
     fn fault(&mut self, what: String) {
         self.faults += 1;
         if self.first.len() < limits::FAULTS_MAX {

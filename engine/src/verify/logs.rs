@@ -22,7 +22,7 @@ const PIECES_SHOWN: usize = 4;
 
 /// Entry of a copy log for a blob.
 #[derive(Debug, Default)]
-struct Entry {
+struct LogEntry {
     /// Path in the log's spelling, for messages.
     path: Box<str>,
     /// Key of its path on the drive.
@@ -51,7 +51,7 @@ struct Log {
     path: PathBuf,
     drive_id: Option<String>,
     status: Option<String>,
-    entries: Vec<Entry>,
+    entries: Vec<LogEntry>,
     /// Entries on containers and directories: prefix of paths, and index of the entry.
     above: Vec<(String, usize)>,
     /// It lists successful blobs too, so that unlisted ones were not copied.
@@ -129,7 +129,7 @@ fn is_plain(became: &str) -> bool {
     matches!(became, "" | "Created" | "Overwritten" | "Completed")
 }
 
-fn of_blob(blob: &LogBlob) -> Entry {
+fn of_blob(blob: &LogBlob) -> LogEntry {
     let became = blob.disposition.as_ref().map_or("", |(_, became)| became.as_str());
     let taken = match became {
         _ if !blob.is_success() => Taken::Not,
@@ -144,7 +144,7 @@ fn of_blob(blob: &LogBlob) -> Entry {
     };
     let path = if blob.file_path.trim().is_empty() { &blob.blob_path } else { &blob.file_path };
     let of = |path: &str| (!path.trim().is_empty()).then(|| key(path));
-    Entry {
+    LogEntry {
         path: path.trim().into(),
         file: of(&blob.file_path),
         blobs: [of(&blob.blob_path), None],
@@ -159,17 +159,17 @@ fn of_blob(blob: &LogBlob) -> Entry {
     }
 }
 
-fn of_entity(entity: &ErroredEntity) -> Entry {
+fn of_entity(entity: &ErroredEntity) -> LogEntry {
     let before = entity.error_message.split_once(":from:").map(|(_, rest)| rest);
     let before = before.map(|rest| rest.split(":because").next().unwrap_or(rest).trim());
     let is_renamed = entity.category.ends_with("Renamed");
     let text = format!("service: {} {} {}", entity.category, entity.error_code, entity.error_message);
-    Entry {
+    LogEntry {
         path: entity.path.as_str().into(),
         blobs: [Some(key(&entity.path)), before.map(key)],
         taken: if is_renamed { Taken::Renamed } else { Taken::Not },
         words: Some(text.trim_end().into()),
-        ..Entry::default()
+        ..LogEntry::default()
     }
 }
 
@@ -192,12 +192,12 @@ impl Log {
                 }
                 self.entries.push(of_entity(&entity));
             }
-            Event::File(file) => self.entries.push(Entry {
+            Event::File(file) => self.entries.push(LogEntry {
                 path: file.path.as_str().into(),
                 blobs: [Some(key(&file.path)), None],
                 length: file.size,
                 crc64: file.crc64,
-                ..Entry::default()
+                ..LogEntry::default()
             }),
             Event::Summary(summary) => {
                 self.drive_id = Some(summary.drive_id.trim().to_owned()).filter(|id| !id.is_empty());
@@ -388,13 +388,13 @@ pub(super) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    fn entries(&self, blob: u64, file: u64) -> Vec<&'a Entry> {
+    fn entries(&self, blob: u64, file: u64) -> Vec<&'a LogEntry> {
         let at = |key: u64| self.by_key.get(&key).into_iter().flatten();
         let entry = |(log, entry): &(u32, u32)| self.logs.get(*log as usize)?.entries.get(*entry as usize);
-        let by_file: Vec<&Entry> = at(file).filter_map(entry).filter(|entry| entry.file == Some(file)).collect();
+        let by_file: Vec<&LogEntry> = at(file).filter_map(entry).filter(|entry| entry.file == Some(file)).collect();
         // Snapshots share their blob's path: the file's path decides where there is one.
-        let is_meant = |one: &&Entry| one.blobs.contains(&Some(blob)) && (by_file.is_empty() || one.file.is_none());
-        let by_blob: Vec<&Entry> = at(blob).filter_map(entry).filter(is_meant).collect();
+        let is_meant = |one: &&LogEntry| one.blobs.contains(&Some(blob)) && (by_file.is_empty() || one.file.is_none());
+        let by_blob: Vec<&LogEntry> = at(blob).filter_map(entry).filter(is_meant).collect();
         by_file.into_iter().chain(by_blob).collect()
     }
 
@@ -438,7 +438,7 @@ impl<'a> Index<'a> {
 }
 
 /// Compares an entry with the facts of the blob.
-fn judge(entry: &Entry, asked: &Asked<'_>) -> (Taken, Option<String>) {
+fn judge(entry: &LogEntry, asked: &Asked<'_>) -> (Taken, Option<String>) {
     let is_of_file = entry.file == Some(key(asked.file));
     let other = |what: String| (Taken::Other, Some(what));
     match entry.taken {

@@ -27,7 +27,7 @@ pub(super) const SIDE: u32 = 1 << 31;
 
 /// A piece to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Item {
+pub(super) struct PieceToRead {
     /// Offset on the volume.
     pub at: u64,
     /// Index of the blob, or [`SIDE`] and index of the side file.
@@ -39,7 +39,7 @@ pub(super) struct Item {
 /// A part of a piece in a slot that has been read.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    pub item: Item,
+    pub item: PieceToRead,
     /// Range of the slot.
     pub range: Range<usize>,
     /// Offset of these bytes in the file.
@@ -48,18 +48,18 @@ pub(super) struct Seen {
 
 /// Items to read, by the way of reading.
 #[derive(Debug, Default)]
-pub(super) struct Work {
+pub(super) struct ReadPlan {
     /// Items for the block reader, in disk order.
-    pub road: Vec<Item>,
+    pub road: Vec<PieceToRead>,
     /// Inside `$MFT` records, in their order.
-    pub resident: Vec<Item>,
+    pub resident: Vec<PieceToRead>,
     /// Compressed items and others in unknown forms: one by one, in disk order.
-    pub singly: Vec<Item>,
+    pub singly: Vec<PieceToRead>,
     /// Total bytes of all items.
     pub bytes: u64,
 }
 
-impl Work {
+impl ReadPlan {
     /// Whether there is nothing to read.
     pub(super) fn is_empty(&self) -> bool {
         self.road.is_empty() && self.resident.is_empty() && self.singly.is_empty()
@@ -91,8 +91,8 @@ impl Listing {
     }
 
     /// Decides how every piece is read; `wanted` selects the pieces to read, by blob and number within it.
-    pub(super) fn work(&mut self, files: &Files<'_>, wanted: &dyn Fn(u32, u32) -> bool) -> Work {
-        let mut work = Work::default();
+    pub(super) fn work(&mut self, files: &Files<'_>, wanted: &dyn Fn(u32, u32) -> bool) -> ReadPlan {
+        let mut work = ReadPlan::default();
         let owners = 0..self.subjects.len() as u32;
         for owner in owners.chain((0..self.sides.len() as u32).map(|side| side | SIDE)) {
             let subject = *self.subject(owner);
@@ -109,7 +109,7 @@ impl Listing {
                     continue;
                 }
                 work.bytes += u64::from(known.len);
-                let item = |at: u64| Item { at, owner, piece };
+                let item = |at: u64| PieceToRead { at, owner, piece };
                 let Ok(extents) = &extents else {
                     work.singly.push(item(0));
                     continue;
@@ -164,7 +164,7 @@ fn overlapping(extents: &[DataRun], from: u64, to: u64) -> &[DataRun] {
 
 /// Bytes of the volume, or zeros, in file order.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub struct StoredRun {
     /// Offset in the volume; `None`: zeros that are stored nowhere.
     pub at: Option<u64>,
     /// Length in bytes.
@@ -172,7 +172,7 @@ pub struct Run {
 }
 
 /// The bytes from `from` to `to` of a file, widened to whole units; `None` where runs do not consist of whole units.
-pub fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) -> Option<Vec<Run>> {
+pub fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) -> Option<Vec<StoredRun>> {
     let (start, end) = (from / unit * unit, to.next_multiple_of(unit));
     let mut out = Vec::new();
     let mut at = start;
@@ -189,7 +189,7 @@ pub fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) ->
         if !len.is_multiple_of(unit) || place.is_some_and(|place| !place.is_multiple_of(unit)) {
             return None;
         }
-        out.push(Run { at: place, len });
+        out.push(StoredRun { at: place, len });
         at += len;
         if is_last {
             return Some(out);
@@ -203,12 +203,12 @@ pub(super) struct Loads<'a> {
     opened: &'a Opened,
     files: &'a Files<'a>,
     listing: &'a RefCell<Listing>,
-    items: std::vec::IntoIter<Item>,
-    next: Option<Item>,
-    beside: &'a RefCell<Vec<Item>>,
+    items: std::vec::IntoIter<PieceToRead>,
+    next: Option<PieceToRead>,
+    beside: &'a RefCell<Vec<PieceToRead>>,
     extents: Option<(FileId, Vec<DataRun>)>,
     /// The rest of a block longer than a slot: item, next byte of the file, end.
-    long: Option<(Item, u64, u64)>,
+    long: Option<(PieceToRead, u64, u64)>,
 }
 
 /// A load being assembled.
@@ -225,14 +225,14 @@ impl<'a> Loads<'a> {
         opened: &'a Opened,
         files: &'a Files<'a>,
         listing: &'a RefCell<Listing>,
-        items: Vec<Item>,
-        beside: &'a RefCell<Vec<Item>>,
+        items: Vec<PieceToRead>,
+        beside: &'a RefCell<Vec<PieceToRead>>,
     ) -> Self {
         Self { opened, files, listing, items: items.into_iter(), next: None, beside, extents: None, long: None }
     }
 
     /// File range of a piece, and the runs of its file for that range.
-    fn runs_of(&mut self, item: Item, from: u64, to: u64) -> Option<Vec<Run>> {
+    fn runs_of(&mut self, item: PieceToRead, from: u64, to: u64) -> Option<Vec<StoredRun>> {
         let file = self.files.catalog.file_of(self.listing.borrow().subject(item.owner).name?);
         if self.extents.as_ref().is_none_or(|(known, _)| *known != file) {
             self.extents = Some((file, self.files.catalog.extents(&self.files.volume, file).ok()?));
@@ -241,13 +241,13 @@ impl<'a> Loads<'a> {
         runs(extents, self.files.volume.geometry().cluster.bytes(), self.opened.unit(), from, to)
     }
 
-    fn piece(&self, item: Item) -> (u64, u64) {
+    fn piece(&self, item: PieceToRead) -> (u64, u64) {
         let piece = self.listing.borrow().pieces[item.piece as usize];
         (piece.offset, piece.offset + u64::from(piece.len))
     }
 
     /// The next slot's worth of a block longer than a slot.
-    fn chained(&mut self, item: Item, at: u64, end: u64) -> Option<Load<Vec<Seen>>> {
+    fn chained(&mut self, item: PieceToRead, at: u64, end: u64) -> Option<Load<Vec<Seen>>> {
         let (start, _) = self.piece(item);
         let to = end.min(at + SLOT_LEN as u64);
         self.long = (to < end).then_some((item, to, end));
@@ -314,7 +314,7 @@ impl<'a> Loads<'a> {
 }
 
 impl Open {
-    fn append(&mut self, runs: &[Run]) {
+    fn append(&mut self, runs: &[StoredRun]) {
         for run in runs {
             match run.at {
                 Some(at) => self.runs.push((at, run.len, self.end)),
@@ -326,14 +326,14 @@ impl Open {
 
     /// Offset in the slot of a block's first byte; `None` if it does not fit any more. `skip`: bytes of the first run
     /// that do not belong to the block.
-    fn place(&mut self, runs: &[Run], skip: usize) -> Option<usize> {
+    fn place(&mut self, runs: &[StoredRun], skip: usize) -> Option<usize> {
         let room = SLOT_LEN + SLOT_SPARE;
         let len: u64 = runs.iter().map(|run| run.len).sum();
         let behind = self.seen.last().map_or(0, |seen| seen.range.end);
         if self.seen.len() >= BLOCKS_MAX {
             return None;
         }
-        if let ([Run { at: Some(at), len }], Some((last, last_len, into))) = (runs, self.runs.last_mut())
+        if let ([StoredRun { at: Some(at), len }], Some((last, last_len, into))) = (runs, self.runs.last_mut())
             && *at >= *last
             && *at <= *last + *last_len + GAP
             && *into + *last_len as usize == self.end

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::report::{Kind, Problem};
 use crate::verify::deliver::{Act, Bytes, Sink};
 use crate::verify::extract::Extractor;
-use crate::verify::work::{SIDE, Work};
+use crate::verify::work::{ReadPlan, SIDE};
 
 /// Most waiting orders: as many as the block reader has slots. Bytes of other origin are at most a MiB each.
 const WAITING_MAX: usize = 16;
@@ -49,7 +49,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread. `blobs` is the number of blobs, `work` everything that will be read.
-    pub fn start(outlet: Outlet, blobs: usize, work: &Work) -> Result<Self, Problem> {
+    pub fn start(outlet: Outlet, blobs: usize, work: &ReadPlan) -> Result<Self, Problem> {
         let (orders, waiting) = bounded(WAITING_MAX);
         let is_broken = Arc::new(AtomicBool::new(false));
         let broken = Arc::clone(&is_broken);
@@ -63,7 +63,7 @@ impl Writer {
     }
 
     /// Counts the pieces of `work` as outstanding.
-    pub fn expect(&mut self, work: &Work) {
+    pub fn expect(&mut self, work: &ReadPlan) {
         for item in work.road.iter().chain(&work.resident).chain(&work.singly) {
             if item.owner & SIDE == 0 {
                 self.left[item.owner as usize] += 1;

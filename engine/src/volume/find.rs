@@ -17,7 +17,7 @@ use crate::stream::block_reader::Load;
 use crate::stream::medium::Medium;
 use crate::units::{ByteLen, DeviceOffset, DeviceRange, Guid, SectorSize, VolumeOffset, VolumeRange};
 use crate::volume::key::{Key, Record};
-use crate::volume::same::Place;
+use crate::volume::same::Backing;
 
 /// OEM name of an NTFS boot sector, from byte 3 on.
 const NTFS_OEM: &[u8] = b"NTFS    ";
@@ -46,11 +46,11 @@ pub struct Found {
     /// Serial reported by the hardware; an image file has none.
     pub serial: Option<String>,
     /// Location of its bytes by the kernel's numbers; `None` for media that are no files.
-    pub place: Option<Place>,
+    pub place: Option<Backing>,
     /// Partition tables; `None` for a bare volume.
-    pub table: Option<gpt::read::Found>,
+    pub table: Option<gpt::read::FoundTables>,
     /// The partition in use; `None` for a bare volume.
-    pub partition: Option<gpt::read::Entry>,
+    pub partition: Option<gpt::read::PartitionEntry>,
     /// The volume on the device.
     pub volume: DeviceRange,
     /// Kind of the volume.
@@ -98,7 +98,7 @@ pub fn open_any(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
         };
         let serial = identity.serial.clone();
         let is_part = matches!(device.kind(), DeviceKind::Block { partition_of: Some(_), .. });
-        let place = Place::of(&device.target().file);
+        let place = Backing::of(&device.target().file);
         let found = Found::look_any(Box::new(device), drive, serial, number)?;
         Ok(Found { is_part: found.is_part || is_part, place, ..found })
     };
@@ -430,10 +430,11 @@ impl Found {
 /// volume, whatever its type; or the first of a type that should have one.
 fn choose(
     medium: &dyn Medium,
-    table: &gpt::read::Found,
+    table: &gpt::read::FoundTables,
     number: Option<u32>,
-) -> (Option<gpt::read::Entry>, io::Result<Inside>) {
-    let mut entries: Vec<&gpt::read::Entry> = table.partitions.iter().filter(|entry| entry.there.0 > 0).collect();
+) -> (Option<gpt::read::PartitionEntry>, io::Result<Inside>) {
+    let mut entries: Vec<&gpt::read::PartitionEntry> =
+        table.partitions.iter().filter(|entry| entry.there.0 > 0).collect();
     if let Some(number) = number {
         let entry = entries.into_iter().find(|entry| entry.number == number);
         let inside = entry.map_or(Ok(Inside::Unknown), |entry| look_into(medium, there(entry)));
@@ -453,8 +454,8 @@ fn choose(
 }
 
 /// Whether Windows finds the volume of this partition first.
-fn is_first_data(medium: &dyn Medium, table: &gpt::read::Found, used: &gpt::read::Entry) -> bool {
-    let before = |entry: &&gpt::read::Entry| entry.may_hold_volume() && entry.range.start < used.range.start;
+fn is_first_data(medium: &dyn Medium, table: &gpt::read::FoundTables, used: &gpt::read::PartitionEntry) -> bool {
+    let before = |entry: &&gpt::read::PartitionEntry| entry.may_hold_volume() && entry.range.start < used.range.start;
     used.may_hold_volume() && !table.partitions.iter().filter(before).any(|entry| holds_volume(medium, there(entry)))
 }
 
@@ -469,7 +470,7 @@ fn holds_volume(medium: &dyn Medium, volume: DeviceRange) -> bool {
 }
 
 /// The part of a partition that is on the drive.
-fn there(entry: &gpt::read::Entry) -> DeviceRange {
+fn there(entry: &gpt::read::PartitionEntry) -> DeviceRange {
     DeviceRange { start: entry.range.start, len: entry.there }
 }
 

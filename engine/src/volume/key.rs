@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::azure::{Digest, SecretText, drive_record};
 use crate::bitlocker::keys::{self, KeyInput, KeyInputError};
 use crate::bitlocker::read::{self, ProtectorKind, UnlockError};
-use crate::crypt::printed::{self, Run};
+use crate::crypt::printed::{self, DigitGroups};
 use crate::crypt::stretch::RecoveryPasswordError;
 use crate::report::{Advice, Kind, Problem, Setting};
 use crate::text;
@@ -73,7 +73,7 @@ struct Near {
 
 impl Near {
     /// Words around the key at `run`; the neighbouring keys end and begin at the bytes of `room`.
-    fn of(text: &str, run: &Run, room: [usize; 2]) -> Self {
+    fn of(text: &str, run: &DigitGroups, room: [usize; 2]) -> Self {
         let words = |text: &str| -> Vec<String> {
             let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '=' | '#');
             let words = text.split(|c| !is_part(c)).filter(|word| WORD_LENS.contains(&word.len()));

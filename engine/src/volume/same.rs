@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// Location of a drive's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Backing {
     /// A file: device of its file system, inode.
     File(u64, u64),
     /// A block device: its directory in sysfs, or its number where sysfs does not list it.
     Device(PathBuf, u64),
 }
 
-impl Place {
+impl Backing {
     /// Of an open drive or image. For a loop device, its backing file.
     pub fn of(file: &File) -> Option<Self> {
         let meta = file.metadata().ok()?;
@@ -39,11 +39,11 @@ impl Place {
 }
 
 /// The backing file of a loop device, or of the loop device that this is a partition of.
-fn behind(sysfs: &Path) -> Option<Place> {
+fn behind(sysfs: &Path) -> Option<Backing> {
     let reported = ["loop/backing_file", "../loop/backing_file"];
     let path = reported.iter().find_map(|name| fs::read_to_string(sysfs.join(name)).ok())?;
     let meta = fs::metadata(path.trim_end_matches('\n')).ok()?;
-    Some(Place::File(meta.dev(), meta.ino()))
+    Some(Backing::File(meta.dev(), meta.ino()))
 }
 
 #[cfg(test)]
@@ -59,14 +59,14 @@ mod tests {
         fs::write(path("other"), "a").expect("a file");
         fs::hard_link(path("a"), path("b")).expect("a link");
         std::os::unix::fs::symlink(path("a"), path("c")).expect("a link");
-        let place = |name: &str| Place::of(&File::open(path(name)).expect("a file")).expect("a place");
+        let place = |name: &str| Backing::of(&File::open(path(name)).expect("a file")).expect("a place");
         assert!(place("a").is_same(&place("b")) && place("c").is_same(&place("b")));
         assert!(!place("a").is_same(&place("other")));
         fs::remove_dir_all(&dir).expect("removed");
-        let disk = |path: &str, number| Place::Device(path.into(), number);
+        let disk = |path: &str, number| Backing::Device(path.into(), number);
         assert!(disk("/sys/devices/x/sdb", 16).is_same(&disk("/sys/devices/x/sdb/sdb2", 18)));
         assert!(!disk("/sys/devices/x/sdb", 16).is_same(&disk("/sys/devices/x/sdc", 32)));
         assert!(!disk("", 16).is_same(&disk("", 32)) && disk("", 16).is_same(&disk("", 16)));
-        assert!(!disk("/sys/devices/x/sdb", 16).is_same(&Place::File(1, 16)));
+        assert!(!disk("/sys/devices/x/sdb", 16).is_same(&Backing::File(1, 16)));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A drive that is formatted has a [`VolumeSecrets`]: everything except its metadata regions is available without
 //! stretching the password, and those are written last. A volume that is encrypted in place has valid regions from the
-//! beginning: it has [`Keys`].
+//! beginning: it has [`InPlaceKeys`].
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -150,7 +150,7 @@ fn password_of(record: &Path, drive_id: &str) -> Result<SecretText, NotRestored>
 
 /// Keys of a volume that is encrypted in place.
 #[derive(Debug)]
-pub struct Keys {
+pub struct InPlaceKeys {
     /// Cipher of the volume's sectors.
     pub cipher: Arc<SectorCipher>,
     /// The numerical password.
@@ -165,7 +165,7 @@ pub struct Keys {
     pub external: Option<KeyFile>,
 }
 
-impl Keys {
+impl InPlaceKeys {
     /// Keys of a new volume. Stretches the password, which takes a core a tenth of a second or two.
     ///
     /// # Errors

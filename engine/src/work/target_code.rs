@@ -1,7 +1,7 @@
 //! A drive of a session as bytes, for plan files and checkpoints.
 
 use crate::azure::journal::Work;
-use crate::checkpoint::Fault;
+use crate::checkpoint::CheckpointFault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::device::{Identity, Transport};
 use crate::plan::snapshot::{read_path, write_path};
@@ -46,15 +46,15 @@ pub fn save_target(to: &mut Encoder<'_>, target: &TargetDrive) {
     to.text(target.work.as_str());
 }
 
-pub fn sector(from: &mut Decoder<'_>) -> Result<SectorSize, Fault> {
-    SectorSize::from_bytes(from.u64()?).ok_or(Fault("holds an impossible sector size"))
+pub fn sector(from: &mut Decoder<'_>) -> Result<SectorSize, CheckpointFault> {
+    SectorSize::from_bytes(from.u64()?).ok_or(CheckpointFault("holds an impossible sector size"))
 }
 
 /// Reads a drive. It was consented to when it was saved; a caller that resumes must check that it is unchanged.
 ///
 /// # Errors
 /// The reason why the bytes are invalid.
-pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
+pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, CheckpointFault> {
     let (name, path, drive_id) = (from.text()?, read_path(from)?, from.text()?);
     let for_shipping = flag(from)?;
     let model = from.option(Decoder::text)?;
@@ -67,7 +67,7 @@ pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
         let mut text = || from.option(Decoder::text);
         let (serial, bridge_serial, wwn, model, vendor) = (text()?, text()?, text()?, text()?, text()?);
         let transport = from.text()?;
-        let transport = Transport::from_name(&transport).ok_or(Fault("holds an unknown kind of drive"))?;
+        let transport = Transport::from_name(&transport).ok_or(CheckpointFault("holds an unknown kind of drive"))?;
         let (size, sector) = (ByteLen(from.u64()?), sector(from)?);
         let (physical_sector, removable) = (from.u32()?, flag(from)?);
         Ok(Identity { serial, bridge_serial, wwn, model, vendor, transport, size, sector, physical_sector, removable })
@@ -79,7 +79,7 @@ pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
     let (silent, named_firmly) = (flag(from)?, flag(from)?);
     let planned_file = from.option(|from| Ok((from.u64()?, from.u64()?)))?;
     let work = from.text()?;
-    let work = Work::parse(&work).ok_or(Fault("holds an unknown kind of work"))?;
+    let work = Work::parse(&work).ok_or(CheckpointFault("holds an unknown kind of work"))?;
     let serial = identity.as_ref().and_then(Identity::known_serial).map(str::to_owned);
     let sector = sector_size.bytes();
     let facts =
@@ -104,6 +104,6 @@ pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
 ///
 /// # Errors
 /// The bytes end, or hold neither.
-pub fn flag(from: &mut Decoder<'_>) -> Result<bool, Fault> {
+pub fn flag(from: &mut Decoder<'_>) -> Result<bool, CheckpointFault> {
     from.option(|_| Ok(())).map(|set| set.is_some())
 }

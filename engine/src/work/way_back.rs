@@ -1,7 +1,7 @@
 //! The way back from a drive that is formatted: what makes it a volume is erased.
 
 use crate::checkpoint::code::{Decoder, Encoder};
-use crate::checkpoint::{DRIVE_LEN_MAX, Fault};
+use crate::checkpoint::{CheckpointFault, DRIVE_LEN_MAX};
 use crate::device::{Device, guard};
 use crate::hash;
 use crate::plan::drive::DriveLayout;
@@ -96,13 +96,13 @@ impl WayBack {
     ///
     /// # Errors
     /// The bytes are damaged.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointFault> {
         let mut from = Decoder::new(bytes);
         let target = target_code::load_target(&mut from)?;
         let count = from.count(16)?;
         let range = |from: &mut Decoder<'_>| Ok(DeviceRange::new(from.u64()?, from.u64()?));
         let volume = range(&mut from)?;
-        let places = (0..count).map(|_| range(&mut from)).collect::<Result<_, Fault>>()?;
+        let places = (0..count).map(|_| range(&mut from)).collect::<Result<_, CheckpointFault>>()?;
         let mut tables = Vec::new();
         for _ in 0..from.count(48)? {
             tables.push((range(&mut from)?, from.bytes()?));

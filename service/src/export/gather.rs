@@ -72,7 +72,7 @@ pub fn gather(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Gathered, Problems> {
     let include = Include { snapshots: options.snapshots, metadata: true };
-    let mut items: Vec<Item> = Vec::new();
+    let mut items: Vec<SelectedBlob> = Vec::new();
     let (mut refused, mut bytes, mut seen) = (Vec::new(), 0, 0u64);
     listing::selected(account, selection, include, &mut || (), &mut |container, blob| {
         seen += 1;
@@ -81,7 +81,7 @@ pub fn gather(
             on_event(Event::Scanning { files: seen, bytes: ByteLen(bytes) });
         }
         let is_archived = blob.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case("archive"));
-        let item = Item::of(container, blob);
+        let item = SelectedBlob::of(container, blob);
         match is_archived {
             true => refused.push(item.refused("BlobRequestFailed: it lies in the archive tier: rehydrate it first")),
             false => items.push(item),
@@ -92,7 +92,7 @@ pub fn gather(
     refused.extend(more);
     on_event(Event::Scanning { files: items.len() as u64, bytes: ByteLen(bytes) });
     let taken = items.iter().filter_map(|item| Some((item.path(), item.taken.clone()?))).collect();
-    let unsnapped = items.iter().filter(|item| item.is_unsnapped).map(Item::path).collect();
+    let unsnapped = items.iter().filter(|item| item.is_unsnapped).map(SelectedBlob::path).collect();
     let listed = catalog(account.endpoint().url().as_str(), items)?;
     Ok(Gathered { listed, refused, nonexistent: selection.nonexistent(), taken, unsnapped })
 }
@@ -104,7 +104,7 @@ pub fn nothing() -> Option<ListedBlobs> {
 
 /// A blob that was selected.
 #[derive(Debug)]
-struct Item {
+struct SelectedBlob {
     container: String,
     blob: Blob,
     /// Snapshot that was taken of it.
@@ -115,7 +115,7 @@ struct Item {
     ranges: Vec<(u64, u64)>,
 }
 
-impl Item {
+impl SelectedBlob {
     fn of(container: &str, blob: Blob) -> Self {
         let container = container.to_owned();
         Self { container, blob, taken: None, is_unsnapped: false, blocks: None, ranges: Vec::new() }
@@ -174,8 +174,13 @@ impl Item {
 }
 
 /// Completes the items, several at once, in their order; those that are gone or cannot be read are refused.
-fn asked(account: &Account, items: Vec<Item>, options: Options) -> Result<(Vec<Item>, Vec<Refused>), Problem> {
-    let items: Vec<Mutex<(Item, Option<Failure>)>> = items.into_iter().map(|item| Mutex::new((item, None))).collect();
+fn asked(
+    account: &Account,
+    items: Vec<SelectedBlob>,
+    options: Options,
+) -> Result<(Vec<SelectedBlob>, Vec<Refused>), Problem> {
+    let items: Vec<Mutex<(SelectedBlob, Option<Failure>)>> =
+        items.into_iter().map(|item| Mutex::new((item, None))).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -290,7 +295,7 @@ fn safe_names<'a>(paths: impl Iterator<Item = &'a str>) -> Result<HashMap<String
 }
 
 /// The catalog, and what the account said of its files in their order.
-fn catalog(endpoint: &str, items: Vec<Item>) -> Result<ListedBlobs, Problem> {
+fn catalog(endpoint: &str, items: Vec<SelectedBlob>) -> Result<ListedBlobs, Problem> {
     let mut builder = CatalogBuilder::new();
     let base = format!("{}/", endpoint.trim_end_matches('/'));
     let kinds = [BlobType::Block, BlobType::Page].map(Some);
@@ -329,7 +334,7 @@ fn catalog(endpoint: &str, items: Vec<Item>) -> Result<ListedBlobs, Problem> {
 }
 
 /// All files with the numbers of their properties and metadata files among them.
-fn planned(items: Vec<Item>, [blocks, pages]: [u32; 2]) -> Result<Vec<WithSides>, Problem> {
+fn planned(items: Vec<SelectedBlob>, [blocks, pages]: [u32; 2]) -> Result<Vec<WithSides>, Problem> {
     let mut names = Names::default();
     // Blobs have the first choice.
     let mut paths: Vec<Option<String>> =
@@ -446,7 +451,7 @@ fn document(root: &str, pairs: &[(String, String)]) -> String {
 mod tests {
     use super::*;
 
-    fn item(name: &str, snapshot: Option<&str>, metadata: &[(&str, &str)]) -> Item {
+    fn item(name: &str, snapshot: Option<&str>, metadata: &[(&str, &str)]) -> SelectedBlob {
         let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let blob = Blob {
             name: name.into(),
@@ -458,13 +463,13 @@ mod tests {
             metadata,
             ..Blob::default()
         };
-        Item::of("c", blob)
+        SelectedBlob::of("c", blob)
     }
 
     #[test]
     fn every_blob_has_a_file_of_its_own_whatever_its_name() {
         let names = ["a", "A", "a.properties", "a/b", "con", "x:y*", "dir/", "d//e", "ends.", "l.txt"];
-        let mut items: Vec<Item> = names.into_iter().map(|name| item(name, None, &[("k", "v")])).collect();
+        let mut items: Vec<SelectedBlob> = names.into_iter().map(|name| item(name, None, &[("k", "v")])).collect();
         items.push(item("l.txt", Some("2026-11-29T08:00:00.0000000Z"), &[]));
         let count = items.len();
         let ListedBlobs { catalog, exported } = catalog("http://127.0.0.1/acct/", items).expect("a catalog");

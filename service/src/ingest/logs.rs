@@ -55,7 +55,7 @@ impl LogOptions {
 
 /// A log that is being written: its place in the account and on this machine.
 #[derive(Debug)]
-struct Place {
+struct LogDestination {
     container: String,
     name: String,
     path: PathBuf,
@@ -67,7 +67,7 @@ type Verbose = (DriveLog<OwnFile>, VerboseLog<OwnFile>);
 /// The logs of one drive.
 #[derive(Debug)]
 pub(super) struct Writers {
-    places: Vec<Place>,
+    places: Vec<LogDestination>,
     error: DriveLog<OwnFile>,
     verbose: Option<Verbose>,
     copy: CopyLog<OwnFile>,
@@ -92,7 +92,7 @@ impl Writers {
             let path = options.dir.join(&name);
             let file = OwnFile::create(&path).map_err(failed(&path))?;
             let name = if generation == 0 { in_directory(&name) } else { name };
-            places.push(Place { container: options.container(generation).to_owned(), name, path });
+            places.push(LogDestination { container: options.container(generation).to_owned(), name, path });
             Ok(file)
         };
         let of_drive = |detail| copylog::drive_log_name(&options.job, drive_id, stamp, detail);

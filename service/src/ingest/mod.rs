@@ -37,7 +37,7 @@ use flow::Flow;
 pub use logs::LogOptions;
 use logs::Writers;
 pub(crate) use send::over;
-use state::{Head, State};
+use state::{Head, StateFile};
 use upload::{Became, Input, Taker, Upload, lock};
 
 /// Most requests in flight that may be asked for.
@@ -188,7 +188,7 @@ impl Import<'_> {
             account: of.account.endpoint().base().to_owned(),
         };
         let path = self.state_dir.join(format!("{drive}.ingest"));
-        let (state, mut known) = State::open(&path, &head, &clock.to_string(), options.anew)?;
+        let (state, mut known) = StateFile::open(&path, &head, &clock.to_string(), options.anew)?;
         let sent = std::mem::take(&mut known.pieces);
         let shared = (Arc::clone(&of.account), Arc::clone(&of.flow), Arc::clone(&of.rate));
         let input = Input::of(delivery);

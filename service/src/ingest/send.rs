@@ -10,7 +10,7 @@ use dray_engine::api::hash::{Md5, crc64};
 use dray_engine::api::prepare::Disposition;
 use dray_engine::api::verify::copylog::{BlobStatus, DispositionStatus, PieceStatus, SideStatus};
 
-use super::upload::{Active, Became, Entry, Piece, Upload, lock};
+use super::upload::{Active, Became, ListedBlob, Piece, Upload, lock};
 
 /// Most numbers that are tried for a blob that is renamed.
 const NUMBER_MAX: u32 = 10_000;
@@ -107,12 +107,12 @@ fn said(failure: &Failure) -> String {
 }
 
 impl Upload {
-    fn name_of(&self, entry: &Entry, number: u32) -> String {
+    fn name_of(&self, entry: &ListedBlob, number: u32) -> String {
         numbered(entry.place().1, number)
     }
 
     /// Whether a blob is written in one request: it has one block, and the hash that its properties give is its own.
-    fn is_single(&self, entry: &Entry, settings: &Settings) -> bool {
+    fn is_single(&self, entry: &ListedBlob, settings: &Settings) -> bool {
         let own = match self.pieces_of(entry) {
             [] => Some(md5_of(&[])),
             [piece] => piece.md5,
@@ -163,7 +163,7 @@ impl Upload {
     }
 
     /// Whether a blob was put there by this import: of this length and content, and since it began.
-    fn is_ours(&self, facts: &Facts, entry: &Entry, md5: Option<[u8; 16]>) -> bool {
+    fn is_ours(&self, facts: &Facts, entry: &ListedBlob, md5: Option<[u8; 16]>) -> bool {
         let changed = jiff::fmt::rfc2822::parse(&facts.last_modified).map(|at| at.timestamp());
         let is_since = match (changed, self.state.started.parse::<jiff::Timestamp>()) {
             (Ok(changed), Ok(started)) => changed >= started,
@@ -176,7 +176,7 @@ impl Upload {
     /// Puts a blob by `put` under the first name that its disposition allows, without asking what is there first.
     fn place(
         &self,
-        entry: &Entry,
+        entry: &ListedBlob,
         first: u32,
         (len, md5): (usize, Option<[u8; 16]>),
         put: impl Fn(&str, &Condition) -> Result<String, Failure>,
@@ -225,7 +225,7 @@ impl Upload {
     }
 
     /// Puts a blob of one block, or of nothing.
-    fn put_single(&self, blob: u32, entry: &Entry, bytes: &[u8], settings: &Settings) -> Result<Begun, Failure> {
+    fn put_single(&self, blob: u32, entry: &ListedBlob, bytes: &[u8], settings: &Settings) -> Result<Begun, Failure> {
         let md5 = self.pieces_of(entry).first().and_then(|piece| piece.md5).unwrap_or_else(|| md5_of(bytes));
         let content = Content { bytes, md5: Some(md5) };
         let placed = self.place(entry, self.first_number(blob), (bytes.len(), Some(md5)), |name, condition| {
@@ -244,7 +244,7 @@ impl Upload {
     }
 
     /// Finds out where a blob of several pieces goes, once.
-    fn begun(&self, blob: u32, entry: &Entry, active: &Active) -> Option<Begun> {
+    fn begun(&self, blob: u32, entry: &ListedBlob, active: &Active) -> Option<Begun> {
         let mut begun = lock(&active.begun);
         if let Some(begun) = &*begun {
             return Some(begun.clone());
@@ -273,7 +273,7 @@ impl Upload {
     }
 
     /// Goes on with a blob that is there in part; `None`: it is not there, or is another.
-    fn begin_kept(&self, blob: u32, entry: &Entry) -> Result<Option<Begun>, Failure> {
+    fn begin_kept(&self, blob: u32, entry: &ListedBlob) -> Result<Option<Begun>, Failure> {
         let (container, name) = entry.place();
         let facts = match self.account.facts(container, name, None) {
             Ok(facts) => facts,
@@ -294,7 +294,7 @@ impl Upload {
         Ok(Some(Begun::Go(Target { name, number: 1, lease: Some(lease), existed: true, kept, waiting })))
     }
 
-    fn begin_pages(&self, blob: u32, entry: &Entry, settings: &Settings) -> Result<Begun, Failure> {
+    fn begin_pages(&self, blob: u32, entry: &ListedBlob, settings: &Settings) -> Result<Begun, Failure> {
         let container = entry.place().0;
         if entry.keeps
             && let Some(begun) = self.begin_kept(blob, entry)?
@@ -316,7 +316,7 @@ impl Upload {
     }
 
     /// Whether an existing blob is this one, whole: by its blocks, and the time of its change.
-    fn is_whole(&self, entry: &Entry, name: &str, facts: &Facts) -> Result<bool, Failure> {
+    fn is_whole(&self, entry: &ListedBlob, name: &str, facts: &Facts) -> Result<bool, Failure> {
         if !self.is_ours(facts, entry, None) {
             return Ok(false);
         }
@@ -326,7 +326,7 @@ impl Upload {
         Ok(there == own)
     }
 
-    fn begin_blocks(&self, blob: u32, entry: &Entry, settings: &Settings) -> Result<Begun, Failure> {
+    fn begin_blocks(&self, blob: u32, entry: &ListedBlob, settings: &Settings) -> Result<Begun, Failure> {
         let container = entry.place().0;
         if entry.keeps
             && let Some(begun) = self.begin_kept(blob, entry)?
@@ -382,7 +382,7 @@ impl Upload {
     /// first, by a commit.
     fn waiting(
         &self,
-        entry: &Entry,
+        entry: &ListedBlob,
         name: &str,
         existing: Option<(&Facts, &Condition)>,
     ) -> Result<std::sync::Arc<HashSet<(String, u64)>>, Failure> {
@@ -444,7 +444,7 @@ impl Upload {
         Ok(())
     }
 
-    fn there(&self, blob: u32, entry: &Entry) -> Result<There, Failure> {
+    fn there(&self, blob: u32, entry: &ListedBlob) -> Result<There, Failure> {
         let (container, name) = (entry.place().0, self.name_of(entry, self.first_number(blob)));
         let found = if entry.is_pages {
             self.account.facts(container, &name, None).and_then(|facts| {
@@ -668,7 +668,7 @@ impl Upload {
     }
 
     /// Destination of a blob whose pieces are all dealt with; `None`: the import ends.
-    fn begun_at_end(&self, blob: u32, entry: &Entry, active: &Active, settings: &Settings) -> Option<Begun> {
+    fn begun_at_end(&self, blob: u32, entry: &ListedBlob, active: &Active, settings: &Settings) -> Option<Begun> {
         let begun = lock(&active.begun).clone();
         match begun {
             Some(begun) => Some(begun),
@@ -684,7 +684,7 @@ impl Upload {
     }
 
     /// Ends a blob whose pieces are all there: commits blocks, sets what pages lack. False: it is not over.
-    fn ended(&self, blob: u32, entry: &Entry, target: &Target, settings: &Settings, one: &mut Became) -> bool {
+    fn ended(&self, blob: u32, entry: &ListedBlob, target: &Target, settings: &Settings, one: &mut Became) -> bool {
         if entry.is_pages {
             if let Err(failure) = self.set_sides(entry, target, settings) {
                 let Some((_, what)) = self.refused(&failure) else { return false };
@@ -710,7 +710,7 @@ impl Upload {
     }
 
     /// Destination of a blob whose pieces were not sent by this run; where none of them can be sent, nothing is begun.
-    fn begun_unless_lost(&self, blob: u32, entry: &Entry, active: &Active) -> Option<Begun> {
+    fn begun_unless_lost(&self, blob: u32, entry: &ListedBlob, active: &Active) -> Option<Begun> {
         let statuses = self.statuses(blob, active);
         let first = statuses.iter().find(|status| **status != PieceStatus::Completed);
         match first {
@@ -722,7 +722,7 @@ impl Upload {
         }
     }
 
-    fn commit(&self, blob: u32, entry: &Entry, target: &Target, settings: &Settings) -> Result<(), Failure> {
+    fn commit(&self, blob: u32, entry: &ListedBlob, target: &Target, settings: &Settings) -> Result<(), Failure> {
         let container = entry.place().0;
         let pieces = self.pieces_of(entry).iter().enumerate().filter(|(_, piece)| piece.len > 0);
         let ids: Vec<String> = pieces.map(|(at, piece)| id_of(piece, at)).collect();
@@ -738,7 +738,7 @@ impl Upload {
     }
 
     /// Sets what the files of a page blob that was there say: one that was made by this import has it from the start.
-    fn set_sides(&self, entry: &Entry, target: &Target, settings: &Settings) -> Result<(), Failure> {
+    fn set_sides(&self, entry: &ListedBlob, target: &Target, settings: &Settings) -> Result<(), Failure> {
         let Some(kept) = target.kept.as_ref().filter(|_| entry.metadata.or(entry.properties).is_some()) else {
             return Ok(());
         };
@@ -748,7 +748,7 @@ impl Upload {
     }
 
     /// Consequence of a commit that was refused.
-    fn not_committed(&self, blob: u32, entry: &Entry, target: &Target, failure: &Failure) -> Committed {
+    fn not_committed(&self, blob: u32, entry: &ListedBlob, target: &Target, failure: &Failure) -> Committed {
         let container = entry.place().0;
         if exists(failure) {
             if failure.earlier > 0 {

@@ -56,7 +56,7 @@ pub(crate) struct Known {
 
 /// The file.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct StateFile {
     file: Mutex<File>,
     path: PathBuf,
     /// Time at which the first run began, by the service's clock, in RFC 3339.
@@ -65,7 +65,7 @@ pub(crate) struct State {
     pub is_resumed: bool,
 }
 
-impl State {
+impl StateFile {
     /// Opens the file of an import, or makes it. `started` is the service's clock, `anew` forgets earlier runs.
     ///
     /// # Errors
@@ -222,7 +222,7 @@ mod tests {
         let path = dir.join("state");
         let _ = std::fs::remove_file(&path);
         let head = Head { drive: "WD-1".into(), manifest: "AB".into(), account: "http://127.0.0.1/a".into() };
-        let (state, known) = State::open(&path, &head, "2026-01-01T00:00:00Z", false).expect("made");
+        let (state, known) = StateFile::open(&path, &head, "2026-01-01T00:00:00Z", false).expect("made");
         assert!(!state.is_resumed && known.done.is_empty());
         let done = Done { disposition: DispositionStatus::Renamed, number: 2, crc64: Some(7), is_partial: false };
         state.begun(3, 1).expect("kept");
@@ -230,9 +230,9 @@ mod tests {
         state.piece(4, 0, None).expect("kept");
         state.done(4, &done).expect("kept");
         state.add("d 5 whole Crea").expect("kept");
-        assert_eq!(State::open(&path, &head, "", false).expect_err("in use").kind, Kind::Refused);
+        assert_eq!(StateFile::open(&path, &head, "", false).expect_err("in use").kind, Kind::Refused);
         drop(state);
-        let (state, known) = State::open(&path, &head, "later", false).expect("opened");
+        let (state, known) = StateFile::open(&path, &head, "later", false).expect("opened");
         assert!(state.is_resumed);
         assert_eq!(state.started, "2026-01-01T00:00:00Z");
         assert_eq!(known.done, HashMap::from([(4, done)]));
@@ -240,16 +240,16 @@ mod tests {
         assert_eq!(known.numbers, HashMap::from([(3, 1)]));
         state.done(5, &done).expect("kept");
         drop(state);
-        let (state, known) = State::open(&path, &head, "", false).expect("opened");
+        let (state, known) = StateFile::open(&path, &head, "", false).expect("opened");
         assert_eq!(known.done.len(), 2);
         drop(state);
         let other = Head { manifest: "CD".into(), ..head.clone() };
-        assert_eq!(State::open(&path, &other, "", false).expect_err("another").kind, Kind::Refused);
-        let (state, known) = State::open(&path, &other, "now", true).expect("forgotten");
+        assert_eq!(StateFile::open(&path, &other, "", false).expect_err("another").kind, Kind::Refused);
+        let (state, known) = StateFile::open(&path, &other, "now", true).expect("forgotten");
         assert!(!state.is_resumed && known.done.is_empty());
         drop(state);
         std::fs::write(&path, "no state\n").expect("written");
-        assert!(State::open(&path, &head, "", false).is_err());
+        assert!(StateFile::open(&path, &head, "", false).is_err());
         std::fs::remove_dir_all(&dir).expect("removed");
     }
 }

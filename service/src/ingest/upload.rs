@@ -18,7 +18,7 @@ use dray_engine::report::{Kind, Problem};
 
 use super::flow::Flow;
 use super::send::Begun;
-use super::state::{Done, Known, State};
+use super::state::{Done, Known, StateFile};
 
 /// Jobs that wait for a thread: bytes in slots are bounded by the slots, small ones by this.
 const WAITING_MAX: usize = 1024;
@@ -36,7 +36,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A blob of the manifest.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct ListedBlob {
     pub path: Box<str>,
     pub length: u64,
     /// In the pieces of all blobs.
@@ -52,7 +52,7 @@ pub(crate) struct Entry {
     pub impossible: Option<BlobStatus>,
 }
 
-impl Entry {
+impl ListedBlob {
     /// Container and name.
     pub fn place(&self) -> (&str, &str) {
         self.path.split_once('/').unwrap_or((&self.path, ""))
@@ -123,7 +123,7 @@ impl Body {
 
 /// Work for a thread.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(super) enum UploadJob {
     /// Send a piece.
     Piece(u32, u32, Body),
     /// All pieces are dealt with.
@@ -191,8 +191,8 @@ pub struct Upload {
     pub(crate) account: Arc<Account>,
     pub(super) flow: Arc<Flow>,
     pub(super) rate: Arc<RateLimit>,
-    pub(super) state: State,
-    pub(crate) blobs: Vec<Entry>,
+    pub(super) state: StateFile,
+    pub(crate) blobs: Vec<ListedBlob>,
     pub(super) pieces: Vec<Piece>,
     pub(crate) sides: Vec<Side>,
     repairs: bool,
@@ -206,7 +206,7 @@ pub struct Upload {
     again: Mutex<Vec<(u32, u32)>>,
     failure: Mutex<Option<Problem>>,
     is_failed: AtomicBool,
-    jobs: Mutex<Option<Sender<Job>>>,
+    jobs: Mutex<Option<Sender<UploadJob>>>,
     pending: Mutex<u64>,
     idle: Condvar,
     pub(super) leases: Mutex<HashMap<u32, (String, String, String)>>,
@@ -266,7 +266,7 @@ impl Results {
 /// Blobs to send, whatever their source.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
-    pub blobs: Vec<Entry>,
+    pub blobs: Vec<ListedBlob>,
     /// Of all blobs, in their order.
     pub pieces: Vec<Piece>,
     pub sides: Vec<Side>,
@@ -295,7 +295,7 @@ impl Input {
                 _ if facts.is_directory => Some(BlobStatus::FileAccessDenied),
                 _ => None,
             };
-            let entry = Entry {
+            let entry = ListedBlob {
                 path: facts.path.trim_start_matches('/').into(),
                 length: facts.length,
                 first: 0,
@@ -323,7 +323,7 @@ impl Input {
     }
 
     /// Adds a blob and its pieces.
-    pub fn add(&mut self, mut entry: Entry, pieces: impl Iterator<Item = Piece>) {
+    pub fn add(&mut self, mut entry: ListedBlob, pieces: impl Iterator<Item = Piece>) {
         entry.first = self.pieces.len() as u32;
         self.pieces.extend(pieces);
         entry.count = self.pieces.len() as u32 - entry.first;
@@ -335,7 +335,7 @@ impl Upload {
     /// Takes in what is to be sent and what earlier runs reached.
     pub(crate) fn new(
         (account, flow, rate): (Arc<Account>, Arc<Flow>, Arc<RateLimit>),
-        (state, known): (State, Known),
+        (state, known): (StateFile, Known),
         input: Input,
         sums: bool,
     ) -> Self {
@@ -423,12 +423,12 @@ impl Upload {
         self.over.notify_all();
     }
 
-    fn work(&self, waiting: &Receiver<Job>) {
+    fn work(&self, waiting: &Receiver<UploadJob>) {
         for job in waiting {
             if !self.is_failed() {
                 match job {
-                    Job::Piece(blob, piece, body) => self.piece(blob, piece, &body),
-                    Job::Conclude(blob) => self.conclude_now(blob),
+                    UploadJob::Piece(blob, piece, body) => self.piece(blob, piece, &body),
+                    UploadJob::Conclude(blob) => self.conclude_now(blob),
                 }
             }
             *lock(&self.pending) -= 1;
@@ -472,11 +472,11 @@ impl Upload {
         lock(&self.failure).clone()
     }
 
-    fn queue(&self, job: Job) {
+    fn queue(&self, job: UploadJob) {
         let Some(jobs) = lock(&self.jobs).clone() else { return };
         let mut pending = lock(&self.pending);
         // Bytes in memory of their own are bounded here, those in slots by the slots.
-        if matches!(&job, Job::Piece(_, _, body) if body.is_heavy()) {
+        if matches!(&job, UploadJob::Piece(_, _, body) if body.is_heavy()) {
             while *pending >= HEAVY_MAX && !self.is_failed() {
                 pending = self.idle.wait(pending).unwrap_or_else(PoisonError::into_inner);
             }
@@ -489,7 +489,7 @@ impl Upload {
     }
 
     /// Pieces of a blob.
-    pub(crate) fn pieces_of(&self, entry: &Entry) -> &[Piece] {
+    pub(crate) fn pieces_of(&self, entry: &ListedBlob) -> &[Piece] {
         &self.pieces[entry.first as usize..(entry.first + entry.count) as usize]
     }
 
@@ -589,7 +589,7 @@ impl Upload {
     fn queue_conclusion(&self, blob: u32) {
         let Some(jobs) = lock(&self.jobs).clone() else { return };
         *lock(&self.pending) += 1;
-        if jobs.try_send(Job::Conclude(blob)).is_err() {
+        if jobs.try_send(UploadJob::Conclude(blob)).is_err() {
             if !self.is_failed() {
                 self.conclude_now(blob);
             }
@@ -620,7 +620,7 @@ impl Upload {
     }
 
     /// CRC-64 of the whole blob, if that of each of its pieces is known.
-    fn crc_of(&self, entry: &Entry, active: &Active) -> Option<u64> {
+    fn crc_of(&self, entry: &ListedBlob, active: &Active) -> Option<u64> {
         if !self.sums {
             return None;
         }
@@ -708,7 +708,7 @@ impl Upload {
     }
 
     /// Properties and metadata of a blob, with the status of each file that names them.
-    pub(crate) fn settings(&self, entry: &Entry) -> (Settings, [Option<SideStatus>; 2]) {
+    pub(crate) fn settings(&self, entry: &ListedBlob) -> (Settings, [Option<SideStatus>; 2]) {
         let mut settings = Settings::default();
         let mut statuses = [None, None];
         for (status, side) in statuses.iter_mut().zip([entry.metadata, entry.properties]) {
@@ -799,7 +799,7 @@ impl Taker {
         let known = &upload.pieces_of(&upload.blobs[blob])[piece as usize];
         let place = format!("bytes {} to {}", known.offset, known.offset + u64::from(known.len));
         match (verdict, body) {
-            (Verdict::Equal | Verdict::NoReference, Some(body)) => upload.queue(Job::Piece(number, piece, body)),
+            (Verdict::Equal | Verdict::NoReference, Some(body)) => upload.queue(UploadJob::Piece(number, piece, body)),
             (Verdict::Different, _) if upload.may_try(number, piece) => upload.dealt(number, piece, None, None),
             (Verdict::Different, _) => {
                 let why = format!("{place}: not as in the manifest, read {} times", READINGS_MAX + 1);

@@ -29,8 +29,8 @@ use dray_engine::report::{Kind, Problem};
 
 use crate::ingest::Imported;
 use crate::ingest::flow::Flow;
-use crate::ingest::state::{Head, State};
-use crate::ingest::upload::{Became, Entry, Input, Piece, Side, Taker, Upload};
+use crate::ingest::state::{Head, StateFile};
+use crate::ingest::upload::{Became, Input, ListedBlob, Piece, Side, Taker, Upload};
 pub use paths::Lost;
 use paths::{Original, Originals};
 
@@ -62,7 +62,7 @@ pub struct Options {
 
 /// Result of a repair.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RepairOutcome {
     /// Id of the drive by the log.
     pub drive_id: String,
     /// Every blob that the log calls failed.
@@ -148,7 +148,7 @@ impl Repair {
         drives: &[Files<'_>],
         stop: &Stop,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Outcome, Problem> {
+    ) -> Result<RepairOutcome, Problem> {
         let log = log::read(&self.options.copy_log, self.options.manifest.as_deref())?;
         let mut originals = Originals::new(self.options.dirs.clone(), drives, self.options.path_map.clone())?;
         let head = Head {
@@ -156,7 +156,7 @@ impl Repair {
             manifest: log.md5.clone(),
             account: self.account.endpoint().base().to_owned(),
         };
-        let (state, known) = State::open(&self.options.repair_file, &head, &timestamp().to_string(), false)?;
+        let (state, known) = StateFile::open(&self.options.repair_file, &head, &timestamp().to_string(), false)?;
         let mut input =
             Input { seed: format!("repair {} {}", log.drive_id, log.md5), repairs: true, ..Input::default() };
         let mut plans = Vec::new();
@@ -185,7 +185,7 @@ impl Repair {
             blobs.push(self.outcome(number, plan, &upload, &mut originals));
         }
         let path_map = originals.save()?;
-        Ok(Outcome { drive_id: log.drive_id, blobs, path_map, problem: sent.err() })
+        Ok(RepairOutcome { drive_id: log.drive_id, blobs, path_map, problem: sent.err() })
     }
 
     /// Finds out what is to be done for a blob.
@@ -226,7 +226,7 @@ impl Repair {
             Some(input.sides.len() as u32 - 1)
         };
         let (metadata, properties) = (side(&blob.metadata), side(&blob.properties));
-        let entry = Entry {
+        let entry = ListedBlob {
             path: path.into(),
             length: known,
             first: 0,

@@ -75,7 +75,7 @@ fn partitions(input: &[u8]) {
         }
     }
     if let Ok(found) = found {
-        let _ = (found.is_blank(), found.first_data().map(gpt::read::Entry::purpose));
+        let _ = (found.is_blank(), found.first_data().map(gpt::read::PartitionEntry::purpose));
     }
 }
 

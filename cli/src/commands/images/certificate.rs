@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dray_engine::api::host::{OutputFile, OutputForm, Outputs};
-use dray_engine::api::image::erase::{Erased, Level, Place};
+use dray_engine::api::image::erase::{Erased, ErasedArea, Level};
 use dray_engine::report::{DriveFacts, Kind, Problem};
 use serde_json::{Value, json};
 
@@ -131,21 +131,21 @@ fn capital(text: &str) -> String {
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
-fn place(place: Place) -> &'static str {
+fn place(place: ErasedArea) -> &'static str {
     match place {
-        Place::Ends => "ends",
-        Place::Region => "metadata",
-        Place::Relocated => "boot-sectors",
-        Place::Found => "found",
+        ErasedArea::Ends => "ends",
+        ErasedArea::Region => "metadata",
+        ErasedArea::Relocated => "boot-sectors",
+        ErasedArea::Found => "found",
     }
 }
 
-fn place_words(what: Place) -> &'static str {
+fn place_words(what: ErasedArea) -> &'static str {
     match what {
-        Place::Ends => "partition tables, first and last sectors of disk and volumes",
-        Place::Region => "BitLocker metadata",
-        Place::Relocated => "boot sectors kept elsewhere by BitLocker",
-        Place::Found => "mark of BitLocker found by the search",
+        ErasedArea::Ends => "partition tables, first and last sectors of disk and volumes",
+        ErasedArea::Region => "BitLocker metadata",
+        ErasedArea::Relocated => "boot sectors kept elsewhere by BitLocker",
+        ErasedArea::Found => "mark of BitLocker found by the search",
     }
 }
 
@@ -309,7 +309,7 @@ fn done(erased: &Erased) -> Vec<Vec<String>> {
         );
     }
     if let Some(len) = erased.searched {
-        let found = erased.places.iter().filter(|(_, what)| *what == Place::Found).count();
+        let found = erased.places.iter().filter(|(_, what)| *what == ErasedArea::Found).count();
         row("Searched for marks of BitLocker", format!("{}; {found} found, and overwritten", all(len.0)));
     } else if erased.methods.keys && erased.overwritten.is_none() {
         row("Searched for marks of BitLocker", "no, as asked: metadata that no table leads to may be left".into());

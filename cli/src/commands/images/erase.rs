@@ -176,7 +176,7 @@ fn text(erased: &Erased) -> String {
     text.push_str(&labelled("read back", &erased.read_back.to_string()));
     if !erased.places.is_empty() {
         let ranges: Vec<_> = erased.places.iter().map(|(range, _)| *range).collect();
-        let found = erased.places.iter().filter(|(_, what)| *what == erase::Place::Found).count();
+        let found = erased.places.iter().filter(|(_, what)| *what == erase::ErasedArea::Found).count();
         let searched = erased.searched.map_or("not searched".into(), |len| format!("{found} found in {len}"));
         text.push_str(&labelled("for the keys", &format!("{} in {} places; {searched}", sum(&ranges), ranges.len())));
     }

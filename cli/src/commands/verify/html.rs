@@ -5,7 +5,7 @@ use dray_engine::report::Kind;
 use dray_engine::units::ByteLen;
 
 use super::words::{Headline, headline};
-use super::{Outcome, time, word_of};
+use super::{VerifyOutcome, time, word_of};
 use crate::render::count;
 use crate::render::page::{Column, Page, Tone};
 
@@ -13,7 +13,7 @@ use crate::render::page::{Column, Page, Tone};
 pub const ROWS_MAX: usize = 1000;
 
 /// The report of a run: verdict, drives, problems, and lines to sign on.
-pub fn page(outcome: &Outcome) -> Page {
+pub fn page(outcome: &VerifyOutcome) -> Page {
     let drives: Vec<&str> = outcome.drives.iter().map(name).collect();
     let lead =
         format!("{} · {}", drives.join(", "), dray_engine::api::host::timestamp().strftime("%Y-%m-%d %H:%M UTC"));
@@ -62,7 +62,7 @@ pub fn page(outcome: &Outcome) -> Page {
 }
 
 /// The rows of a kind, if there are any.
-fn reported(page: &mut Page, outcome: &Outcome, heading: &str, is_meant: &dyn Fn(&Row) -> bool) {
+fn reported(page: &mut Page, outcome: &VerifyOutcome, heading: &str, is_meant: &dyn Fn(&Row) -> bool) {
     let rows: Vec<Vec<String>> = outcome
         .bad
         .iter()
@@ -93,7 +93,7 @@ fn name(drive: &DriveVerdict) -> &str {
     drive.manifest.as_ref().and_then(|manifest| manifest.drive_id.as_deref()).unwrap_or(&drive.drive.drive_id)
 }
 
-fn totals(page: &mut Page, outcome: &Outcome) {
+fn totals(page: &mut Page, outcome: &VerifyOutcome) {
     let columns = [Column::text(""), Column::number("blobs"), Column::number("bytes")];
     let rows: Vec<Vec<String>> = (0..6)
         .filter_map(|i| {

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::args::VERSION;
 use crate::exit::Exit;
-use crate::key::{KeyArgs, Keys};
+use crate::key::{GivenKeys, KeyArgs};
 use crate::render::page::{self, Tone};
 use crate::render::{Output, Style, clean, count, json as object, labelled, watched, wrap};
 use crate::signals::{self, Signals};
@@ -113,7 +113,7 @@ pub fn digest(text: &str) -> Result<Digest, String> {
 
 /// Everything that reports are made of.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct VerifyOutcome {
     /// One entry a drive.
     pub drives: Vec<DriveVerdict>,
     /// Drives that could not be opened.
@@ -152,7 +152,7 @@ pub fn word_of(row: &Row) -> &'static str {
     }
 }
 
-impl Outcome {
+impl VerifyOutcome {
     /// Adds entries of the copy logs that match no blob on any drive.
     fn join(&mut self, logs: &Logs) {
         // A log without a drive's name may belong to any drive: an entry is a stray only if no drive has it.
@@ -215,7 +215,8 @@ impl Verify {
             .map_err(|error| Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")))?;
         let mut papers = self.papers()?;
         let journal = papers.journal.take();
-        let mut outcome = Outcome { journal, extracted_to: self.compare.extract_to.clone(), ..Outcome::default() };
+        let mut outcome =
+            VerifyOutcome { journal, extracted_to: self.compare.extract_to.clone(), ..VerifyOutcome::default() };
         for warning in &papers.journals.warnings {
             output.warning(warning);
         }
@@ -321,7 +322,7 @@ struct Papers {
     /// The journal and its SHA-256.
     journal: Option<(PathBuf, String)>,
     journals: Journals,
-    keys: Keys,
+    keys: GivenKeys,
 }
 
 impl Papers {
@@ -330,7 +331,7 @@ impl Papers {
         &mut self,
         judged: &mut judge::Judged<'_>,
         (index, drive): (usize, &DriveFacts),
-        outcome: &mut Outcome,
+        outcome: &mut VerifyOutcome,
         output: &Output,
     ) -> Result<(), Problem> {
         let mut reported = Ok(());
@@ -372,7 +373,7 @@ pub struct OpenedDrives {
 }
 
 /// Opens the drives, each once, by whatever names it is given.
-pub fn open_all(drives: &[PathBuf], partition: Option<u32>, keys: &Keys, output: &Output) -> OpenedDrives {
+pub fn open_all(drives: &[PathBuf], partition: Option<u32>, keys: &GivenKeys, output: &Output) -> OpenedDrives {
     let mut all = OpenedDrives::default();
     for drive in drives {
         let found = match find::open(drive, partition) {
@@ -460,7 +461,7 @@ pub fn at_once<'a, T: Send>(
     done.into_iter().map(|one| one.map_err(bug)).collect()
 }
 
-fn report(outcome: &Outcome, output: &Output) {
+fn report(outcome: &VerifyOutcome, output: &Output) {
     output.remember(&words::problems(outcome));
     if output.result("verified", to_json(outcome)) {
         return;
@@ -552,7 +553,7 @@ fn drive_text(drive: &DriveVerdict, extracted_to: Option<&Path>, style: Style) -
 }
 
 /// What is not equal, and what was asked for and is on no drive.
-fn bad_text(outcome: &Outcome, style: Style) -> String {
+fn bad_text(outcome: &VerifyOutcome, style: Style) -> String {
     let mut text = String::new();
     if !outcome.bad.is_empty() {
         text.push('\n');
@@ -583,7 +584,7 @@ pub fn check_json(check: &Check) -> Value {
     json!({ "question": check.question, "status": status, "answer": answer, "seen": check.seen })
 }
 
-fn to_json(outcome: &Outcome) -> Value {
+fn to_json(outcome: &VerifyOutcome) -> Value {
     let conclusion = conclusion(outcome);
     let Headline { word, sentence, .. } = headline(outcome);
     let reasons = conclusion.reasons.iter().map(|reason| json!({ "reason": reason.name(), "count": reason.count() }));

@@ -6,7 +6,7 @@ use dray_engine::api::verify::{
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
 
-use super::Outcome;
+use super::VerifyOutcome;
 use crate::exit::Exit;
 use crate::render::count;
 use crate::render::page::Tone;
@@ -26,11 +26,11 @@ pub struct Headline {
 }
 
 /// The conclusion from all results.
-pub fn conclusion(outcome: &Outcome) -> Conclusion {
+pub fn conclusion(outcome: &VerifyOutcome) -> Conclusion {
     conclude(&facts(outcome))
 }
 
-fn facts(outcome: &Outcome) -> RunSum {
+fn facts(outcome: &VerifyOutcome) -> RunSum {
     let unopened: Vec<Kind> = outcome.unopened.iter().map(|(_, problem)| problem.kind).collect();
     let unmet = outcome.unmet.as_ref().map_or(0, Vec::len) as u64;
     sum_of_drives(&outcome.drives, &unopened, unmet, outcome.foreign_logs.len() as u64)
@@ -51,7 +51,7 @@ pub fn exit(conclusion: &Conclusion) -> Exit {
 }
 
 /// The word and the sentence.
-pub fn headline(outcome: &Outcome) -> Headline {
+pub fn headline(outcome: &VerifyOutcome) -> Headline {
     let conclusion = conclusion(outcome);
     let Conclusion { asked, equal, earlier, .. } = conclusion;
     let mut parts = Vec::new();
@@ -117,7 +117,7 @@ fn word(conclusion: &Conclusion) -> &'static str {
     }
 }
 
-fn phrase(reason: Reason, outcome: &Outcome) -> String {
+fn phrase(reason: Reason, outcome: &VerifyOutcome) -> String {
     match reason {
         Reason::Unopened(n) => {
             let first = outcome.unopened.first();
@@ -175,7 +175,7 @@ fn phrase(reason: Reason, outcome: &Outcome) -> String {
 }
 
 /// The count of each verdict against equality; `n` in all.
-fn not_equal(outcome: &Outcome, n: u64) -> String {
+fn not_equal(outcome: &VerifyOutcome, n: u64) -> String {
     let kinds = outcome.drives.iter().flat_map(|drive| drive.counts.all()).collect::<Vec<_>>();
     let mut words: Vec<String> = Vec::new();
     for (verdict, ..) in kinds.iter().take(6).filter(|(verdict, ..)| verdict.is_against()) {
@@ -188,7 +188,7 @@ fn not_equal(outcome: &Outcome, n: u64) -> String {
 }
 
 /// Prefixes that begin no blob, with the nearest names.
-fn no_match(outcome: &Outcome) -> String {
+fn no_match(outcome: &VerifyOutcome) -> String {
     let missed: Vec<String> = unmatched(&outcome.drives).iter().map(|prefix| format!("`{prefix}`")).collect();
     let mut there: Vec<&str> = outcome.drives.iter().flat_map(|drive| &drive.beginnings).map(String::as_str).collect();
     there.dedup();
@@ -197,7 +197,7 @@ fn no_match(outcome: &Outcome) -> String {
 }
 
 /// Manifests with `n` blobs that were not compared.
-fn unlisted(outcome: &Outcome, n: u64) -> String {
+fn unlisted(outcome: &VerifyOutcome, n: u64) -> String {
     let paths: Vec<String> =
         outcome.drives.iter().flat_map(|drive| &drive.unlisted).map(|(path, _)| path.clone()).collect();
     let what = if n == 1 { "1 blob that was".to_owned() } else { format!("{n} blobs that were") };
@@ -224,7 +224,7 @@ fn read_part(drive: &DriveVerdict) -> String {
 }
 
 /// Shortfalls of a run as problems, for `--on-finish`.
-pub fn problems(outcome: &Outcome) -> Problems {
+pub fn problems(outcome: &VerifyOutcome) -> Problems {
     let unopened = outcome.unopened.iter().map(|(drive, problem)| problem.clone().drive(drive.display().to_string()));
     let mut problems = Problems(unopened.collect());
     problems.0.extend(outcome.drives.iter().filter_map(|drive| drive.failure.clone()));
@@ -313,12 +313,12 @@ mod tests {
     #[test]
     fn a_run_without_any_drive_says_why() {
         let problem = Problem::new(Kind::Usage, "there is no such file");
-        let outcome = Outcome { unopened: vec![("drvie.img".into(), problem)], ..Outcome::default() };
+        let outcome = VerifyOutcome { unopened: vec![("drvie.img".into(), problem)], ..VerifyOutcome::default() };
         let Headline { word, sentence, .. } = headline(&outcome);
         assert_eq!(word, "Could not be verified");
         assert_eq!(sentence, "1 drive could not be verified: drive drvie.img: there is no such file.");
         assert_eq!(exit(&conclusion(&outcome)), Exit::Usage);
-        let nothing = headline(&Outcome::default());
+        let nothing = headline(&VerifyOutcome::default());
         assert_eq!((nothing.word, nothing.tone), ("Nothing compared", Tone::Bad));
     }
 }

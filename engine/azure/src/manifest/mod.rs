@@ -7,7 +7,7 @@ mod stream;
 mod write;
 
 pub use ranges::{RUN_GRANULE, RUNS_MAX, nonzero_runs, runs_max};
-pub use read::{Blob, BlobEnd, BlobStart, Event, Fault, ListHead, Piece, Pieces, Reader, SideRef};
+pub use read::{Blob, BlobEnd, BlobStart, Event, ListHead, ManifestFault, Piece, Pieces, Reader, SideRef};
 pub use stream::ManifestStream;
 pub use write::{
     BlobFacts, Block, COUNTER_ID_LEN, Content, Layout, ListFacts, PageRange, SideFile, blob_close, blob_open,

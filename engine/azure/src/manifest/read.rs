@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use super::super::Digest;
 use super::super::dataset::Disposition;
-use super::super::xml::{Step, Steps, XmlError};
+use super::super::xml::{Steps, XmlError, XmlEvent};
 use crate::limits;
 
 /// A metadata or properties file named by a manifest.
@@ -45,7 +45,7 @@ pub struct Piece {
     pub length: u64,
     /// `Id` of a block.
     pub id: Option<Box<str>>,
-    /// Hash, if given and legible; otherwise a [`Fault`] names the reason.
+    /// Hash, if given and legible; otherwise a [`ManifestFault`] names the reason.
     pub hash: Option<Digest>,
 }
 
@@ -120,7 +120,7 @@ pub enum Event {
 
 /// A fault that does not end the reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ManifestFault {
     /// Line, from 1.
     pub line: u64,
     /// Byte offset in the file.
@@ -139,7 +139,7 @@ pub struct Reader<R> {
     at: At,
     /// Events not yet returned: an empty element or a head may give several.
     queued: std::collections::VecDeque<Event>,
-    faults: Vec<Fault>,
+    faults: Vec<ManifestFault>,
     faults_in_all: u64,
     end: BlobEnd,
     /// Faults of the blob that is being read.
@@ -180,7 +180,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Faults so far that did not end the reading; the first [`limits::FAULTS_MAX`] of [`Reader::faults_in_all`].
-    pub fn faults(&self) -> &[Fault] {
+    pub fn faults(&self) -> &[ManifestFault] {
         &self.faults
     }
 
@@ -241,7 +241,7 @@ impl<R: BufRead> Reader<R> {
             self.of_blob.push(what.clone());
         }
         if self.faults.len() < limits::FAULTS_MAX {
-            let fault = Fault { line: self.steps.line(), byte: self.steps.byte(), what };
+            let fault = ManifestFault { line: self.steps.line(), byte: self.steps.byte(), what };
             self.faults.push(fault);
         }
     }
@@ -249,49 +249,49 @@ impl<R: BufRead> Reader<R> {
     fn advance(&mut self) -> Result<(), XmlError> {
         let step = self.steps.next()?;
         match (self.at, step) {
-            (_, Step::Text(text)) => {
+            (_, XmlEvent::Text(text)) => {
                 if !text.trim().is_empty() {
                     self.fault("text where elements belong");
                 }
             }
-            (At::Prolog, Step::Start { name, attributes, empty }) => self.in_prolog(&name, &attributes, empty)?,
-            (At::Prolog, Step::Eof) => return Err(self.steps.error("holds no DriveManifest")),
-            (At::Manifest, Step::Start { name, empty, .. }) if name == "Drive" => {
+            (At::Prolog, XmlEvent::Start { name, attributes, empty }) => self.in_prolog(&name, &attributes, empty)?,
+            (At::Prolog, XmlEvent::Eof) => return Err(self.steps.error("holds no DriveManifest")),
+            (At::Manifest, XmlEvent::Start { name, empty, .. }) if name == "Drive" => {
                 if !empty {
                     self.at = At::Drive;
                 }
             }
-            (At::Manifest, Step::End) => {
+            (At::Manifest, XmlEvent::End) => {
                 self.pass_rest()?;
                 self.at = At::Done;
             }
-            (At::Drive, Step::Start { name, attributes, empty }) => self.in_drive(&name, &attributes, empty)?,
-            (At::Drive, Step::End) => {
+            (At::Drive, XmlEvent::Start { name, attributes, empty }) => self.in_drive(&name, &attributes, empty)?,
+            (At::Drive, XmlEvent::End) => {
                 if !self.seen_drive_id {
                     self.fault("manifest has no DriveId");
                 }
                 self.at = At::Manifest;
             }
-            (At::List, Step::Start { name, attributes, empty }) => self.in_list(&name, &attributes, empty)?,
-            (At::List, Step::End) => {
+            (At::List, XmlEvent::Start { name, attributes, empty }) => self.in_list(&name, &attributes, empty)?,
+            (At::List, XmlEvent::End) => {
                 self.open_list();
                 self.queued.push_back(Event::ListEnd);
                 self.at = At::Drive;
             }
-            (At::Pieces(kind), Step::Start { name, attributes, empty }) => {
+            (At::Pieces(kind), XmlEvent::Start { name, attributes, empty }) => {
                 self.in_pieces(kind, &name, &attributes, empty)?;
             }
-            (At::Pieces(_), Step::End) => self.at = At::BlobTail,
-            (At::BlobTail, Step::Start { name, attributes, empty }) => self.in_tail(&name, &attributes, empty)?,
-            (At::BlobTail, Step::End) => {
+            (At::Pieces(_), XmlEvent::End) => self.at = At::BlobTail,
+            (At::BlobTail, XmlEvent::Start { name, attributes, empty }) => self.in_tail(&name, &attributes, empty)?,
+            (At::BlobTail, XmlEvent::End) => {
                 self.end_blob();
                 self.at = At::List;
             }
-            (_, Step::Start { name, empty, .. }) => {
+            (_, XmlEvent::Start { name, empty, .. }) => {
                 self.fault(format!("element {name} is not known here"));
                 self.pass(empty)?;
             }
-            (_, Step::End | Step::Eof) => return Err(self.steps.error("ends too early")),
+            (_, XmlEvent::End | XmlEvent::Eof) => return Err(self.steps.error("ends too early")),
         }
         Ok(())
     }
@@ -315,9 +315,9 @@ impl<R: BufRead> Reader<R> {
     /// Reads to the end of the file. Only comments and blanks may follow the root.
     fn pass_rest(&mut self) -> Result<(), XmlError> {
         match self.steps.next()? {
-            Step::Eof => Ok(()),
-            Step::Text(text) if text.trim().is_empty() => {
-                if !matches!(self.steps.next()?, Step::Eof) {
+            XmlEvent::Eof => Ok(()),
+            XmlEvent::Text(text) if text.trim().is_empty() => {
+                if !matches!(self.steps.next()?, XmlEvent::Eof) {
                     return Err(self.steps.error("continues after its end"));
                 }
                 Ok(())
@@ -434,9 +434,9 @@ impl<R: BufRead> Reader<R> {
         self.of_blob.clear();
         loop {
             match self.steps.next()? {
-                Step::Text(text) if text.trim().is_empty() => {}
-                Step::Text(_) => self.fault("text where elements belong"),
-                Step::Start { name, attributes, empty } => match name.as_str() {
+                XmlEvent::Text(text) if text.trim().is_empty() => {}
+                XmlEvent::Text(_) => self.fault("text where elements belong"),
+                XmlEvent::Start { name, attributes, empty } => match name.as_str() {
                     "BlobPath" => start.blob_path = self.text(&name, empty)?,
                     "FilePath" => start.file_path = self.text(&name, empty)?,
                     "ClientData" => start.client_data = Some(self.text(&name, empty)?),
@@ -461,12 +461,12 @@ impl<R: BufRead> Reader<R> {
                     }
                     _ => self.in_tail(&name, &attributes, empty)?,
                 },
-                Step::End => {
+                XmlEvent::End => {
                     self.start_blob(start, has_length);
                     self.end_blob();
                     return Ok(());
                 }
-                Step::Eof => return Err(self.steps.error("ends too early")),
+                XmlEvent::Eof => return Err(self.steps.error("ends too early")),
             }
         }
     }

@@ -77,7 +77,7 @@ pub struct KeyFile {
 /// A new volume's secrets, drawn. Everything derived from them is reproducible.
 pub struct VolumeSecrets {
     spec: Spec,
-    keys: Keys,
+    keys: NewKeys,
     ids: Ids,
     recovery: Recovery,
     external_key: Option<Key32>,
@@ -100,7 +100,7 @@ impl VolumeSecrets {
     ///
     /// `entropy` must be the kernel's for any real drive: every key comes from it.
     pub fn draw(spec: Spec, entropy: &mut dyn Entropy) -> Self {
-        let keys = Keys::random(spec.cipher, entropy);
+        let keys = NewKeys::random(spec.cipher, entropy);
         let ids = Ids::random(entropy);
         let recovery = Recovery { id: ids.recovery, password: RecoveryPassword::random(entropy) };
         let external_key = spec.external_key.then(|| Key32::random(entropy));
@@ -193,12 +193,12 @@ impl fmt::Debug for VolumeSecrets {
     }
 }
 
-struct Keys {
+struct NewKeys {
     vmk: Key32,
     fvek: SecretBytes,
 }
 
-impl Keys {
+impl NewKeys {
     fn random(cipher: Cipher, entropy: &mut dyn Entropy) -> Self {
         let vmk = Key32::random(entropy);
         loop {

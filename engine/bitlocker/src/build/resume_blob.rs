@@ -15,7 +15,7 @@
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{FRONT_LEN, Ids, Keys, Recovery, Spec, User, VolumeSecrets};
+use super::{FRONT_LEN, Ids, NewKeys, Recovery, Spec, User, VolumeSecrets};
 use crate::crypt::ccm::{self, NONCE_LEN, TAG_LEN, WrongTag};
 use crate::crypt::secret::{Key32, SecretBytes};
 use crate::crypt::stretch::{RecoveryPassword, SALT_LEN};
@@ -85,7 +85,16 @@ impl VolumeSecrets {
         let fvek = SecretBytes::from(rest);
         let recovery_protector = Recovery { id: recovery, password };
         let ids = Ids { volume, recovery, external };
-        Ok(Self { spec, keys: Keys { vmk, fvek }, ids, recovery: recovery_protector, external_key, user, salt, front })
+        Ok(Self {
+            spec,
+            keys: NewKeys { vmk, fvek },
+            ids,
+            recovery: recovery_protector,
+            external_key,
+            user,
+            salt,
+            front,
+        })
     }
 }
 

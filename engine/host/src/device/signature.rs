@@ -363,14 +363,14 @@ const fn guid(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
 }
 
 /// A recognised format.
-struct Found {
+struct KnownFormat {
     format: &'static str,
     label: Option<String>,
     /// More to wipe, relative to the volume: start and length.
     also: Vec<(u64, u64)>,
 }
 
-impl Found {
+impl KnownFormat {
     fn wipe(&self, volume: DeviceRange, wipe: &mut Wipe) {
         for (start, len) in &self.also {
             let Some(at) = volume.start.0.checked_add(*start) else { continue };
@@ -436,7 +436,7 @@ const MARKS: [Mark; 25] = [
 ];
 
 /// Names the format of a volume.
-fn recognise(disk: &Disk<'_>, volume: DeviceRange) -> io::Result<Option<Found>> {
+fn recognise(disk: &Disk<'_>, volume: DeviceRange) -> io::Result<Option<KnownFormat>> {
     let front = disk.take(volume.start.0, FRONT.min(volume.len.0))?;
     if let Some(mark) = MARKS.iter().find(|mark| has(&front, mark.at, mark.bytes)) {
         let label = mark.label.and_then(|(at, len)| label(front.get(at..at + len)?));
@@ -444,14 +444,14 @@ fn recognise(disk: &Disk<'_>, volume: DeviceRange) -> io::Result<Option<Found>> 
             "ext4" => ext_version(&front),
             format => format,
         };
-        return Ok(Some(Found { format, label, also: also(disk, volume, format, &front)? }));
+        return Ok(Some(KnownFormat { format, label, also: also(disk, volume, format, &front)? }));
     }
     // ZFS writes its label four times; the ring of uberblocks in it is the mark (either byte order).
     let uberblock = |at: usize| {
         has(&front, at, &[0x0C, 0xB1, 0xBA, 0, 0, 0, 0, 0]) || has(&front, at, &[0, 0, 0, 0, 0, 0xBA, 0xB1, 0x0C])
     };
     if (128 << 10..256 << 10).step_by(1024).any(uberblock) {
-        return Ok(Some(Found { format: "ZFS", label: None, also: Vec::new() }));
+        return Ok(Some(KnownFormat { format: "ZFS", label: None, also: Vec::new() }));
     }
     // RAID of version 1.0 and 0.90 keeps its superblock near the end.
     let end = volume.len.0;
@@ -460,7 +460,7 @@ fn recognise(disk: &Disk<'_>, volume: DeviceRange) -> io::Result<Option<Found>> 
     {
         let mark = disk.take(volume.start.0.saturating_add(at), 4)?;
         if has(&mark, 0, &[0xFC, 0x4E, 0x2B, 0xA9]) {
-            return Ok(Some(Found { format: "Linux RAID", label: None, also: vec![(at, 4096)] }));
+            return Ok(Some(KnownFormat { format: "Linux RAID", label: None, also: vec![(at, 4096)] }));
         }
     }
     Ok(None)

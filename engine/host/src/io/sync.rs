@@ -21,7 +21,7 @@ use crate::units::{ByteLen, DeviceOffset};
 /// Plain `pread`, `pwrite` and `fsync` on a few threads, so that reading, writing and flushing overlap.
 pub struct Sync {
     /// `None` only while dropping: closing the channel ends the threads.
-    jobs: Option<Sender<(u64, Job)>>,
+    jobs: Option<Sender<(u64, TargetOp)>>,
     ended: Receiver<Ended>,
     waker: Waker,
     woken: Arc<AtomicBool>,
@@ -34,14 +34,14 @@ pub struct Sync {
     flushes: VecDeque<(u64, u64)>,
 }
 
-enum Job {
+enum TargetOp {
     Fill(Fill),
     Write { tag: u64, slot: Slot, len: usize, at: DeviceOffset },
     Flush { tag: u64 },
 }
 
 enum Ended {
-    Job(u64, Completion),
+    Operation(u64, Completion),
     Woken,
 }
 
@@ -55,7 +55,7 @@ impl Sync {
     /// Starts the threads.
     pub fn new(target: Target, options: Options) -> Self {
         let options = options.clamped();
-        let (jobs, todo) = unbounded::<(u64, Job)>();
+        let (jobs, todo) = unbounded::<(u64, TargetOp)>();
         let (done, ended) = unbounded();
         let threads = (0..options.threads)
             .map(|_| {
@@ -63,7 +63,7 @@ impl Sync {
                 std::thread::spawn(move || {
                     for (number, job) in todo {
                         // The engine has been dropped: the result is unused, and the slot returns to its pool.
-                        if done.send(Ended::Job(number, run(&target, job))).is_err() {
+                        if done.send(Ended::Operation(number, run(&target, job))).is_err() {
                             return;
                         }
                     }
@@ -98,7 +98,7 @@ impl Sync {
         self.next
     }
 
-    fn send(&self, number: u64, job: Job) {
+    fn send(&self, number: u64, job: TargetOp) {
         let jobs = self.jobs.as_ref().expect("only dropping takes the sender");
         assert!(jobs.send((number, job)).is_ok(), "the threads of the engine are gone");
     }
@@ -110,7 +110,7 @@ impl Sync {
                 return;
             }
             self.flushes.pop_front();
-            self.send(number, Job::Flush { tag });
+            self.send(number, TargetOp::Flush { tag });
         }
     }
 }
@@ -119,14 +119,14 @@ impl Engine for Sync {
     fn fill(&mut self, fill: Fill) {
         check_fill(&fill);
         let number = self.number();
-        self.send(number, Job::Fill(fill));
+        self.send(number, TargetOp::Fill(fill));
     }
 
     fn write(&mut self, tag: u64, slot: Slot, len: usize, at: DeviceOffset) {
         assert!(len <= slot.len(), "a write longer than its slot");
         let number = self.number();
         self.writes.insert(number);
-        self.send(number, Job::Write { tag, slot, len, at });
+        self.send(number, TargetOp::Write { tag, slot, len, at });
     }
 
     fn flush(&mut self, tag: u64) {
@@ -141,7 +141,7 @@ impl Engine for Sync {
             Some(timeout) => self.ended.recv_timeout(timeout),
         };
         match ended {
-            Ok(Ended::Job(number, completion)) => {
+            Ok(Ended::Operation(number, completion)) => {
                 self.started.remove(&number);
                 if self.writes.remove(&number) {
                     self.release_flushes();
@@ -193,18 +193,18 @@ impl Drop for Sync {
     }
 }
 
-fn run(target: &Target, job: Job) -> Completion {
+fn run(target: &Target, job: TargetOp) -> Completion {
     match job {
-        Job::Fill(Fill { tag, mut slot, parts }) => {
+        TargetOp::Fill(Fill { tag, mut slot, parts }) => {
             let read = |at: DeviceOffset, bytes: &mut [u8]| read_target(target, at, bytes);
             let results = parts.iter().map(|part| fill_part(&read, &mut slot, part)).collect();
             Completion::Filled { tag, slot, results }
         }
-        Job::Write { tag, slot, len, at } => {
+        TargetOp::Write { tag, slot, len, at } => {
             let result = write_all(target, &slot[..len], at);
             Completion::Written { tag, slot, result }
         }
-        Job::Flush { tag } => Completion::Flushed { tag, result: target.file.sync_all() },
+        TargetOp::Flush { tag } => Completion::Flushed { tag, result: target.file.sync_all() },
     }
 }
 

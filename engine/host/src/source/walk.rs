@@ -14,7 +14,7 @@ use crate::units::{ByteLen, Posix, Stamp};
 
 /// An item found by the walk.
 #[derive(Debug)]
-pub enum Found<'a> {
+pub enum Walked<'a> {
     /// A directory; the entries that follow are in it until its `Leave`.
     Enter {
         /// Name of the directory in its parent.
@@ -69,7 +69,7 @@ impl FileFacts {
 /// Walks `base`; `visit` gets the path and the item found, and returns whether to continue.
 ///
 /// Only one directory's entries for each level are held at a time.
-pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Found<'_>) -> bool) {
+pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Walked<'_>) -> bool) {
     walk_links(base, check_readable, false, visit);
 }
 
@@ -78,7 +78,7 @@ pub fn walk_links(
     base: &Path,
     check_readable: bool,
     follow_inside: bool,
-    visit: &mut dyn FnMut(&Path, Found<'_>) -> bool,
+    visit: &mut dyn FnMut(&Path, Walked<'_>) -> bool,
 ) {
     let mut path = base.to_path_buf();
     // The directories that are entered, by their own paths: only where links are followed.
@@ -90,7 +90,7 @@ pub fn walk_links(
     match entries(&path) {
         Ok(list) => levels.push(list.into_iter()),
         Err(error) => {
-            visit(&path, Found::Failed(error));
+            visit(&path, Walked::Failed(error));
             return;
         }
     }
@@ -99,7 +99,7 @@ pub fn walk_links(
             levels.pop();
             if !levels.is_empty() {
                 reals.truncate(levels.len());
-                if !visit(&path, Found::Leave) {
+                if !visit(&path, Walked::Leave) {
                     return;
                 }
                 path.pop();
@@ -114,7 +114,7 @@ pub fn walk_links(
         let go_on = match kind {
             EntryKind::Directory => match entries(&path) {
                 Ok(list) => {
-                    if !visit(&path, Found::Enter { name: &entry.name }) {
+                    if !visit(&path, Walked::Enter { name: &entry.name }) {
                         return;
                     }
                     levels.push(list.into_iter());
@@ -123,11 +123,11 @@ pub fn walk_links(
                     }
                     continue;
                 }
-                Err(error) => visit(&path, Found::Failed(error)),
+                Err(error) => visit(&path, Walked::Failed(error)),
             },
             EntryKind::File => file(&path, &entry.name, None, check_readable, visit),
             EntryKind::Link(real) => file(&path, &entry.name, Some(real), check_readable, visit),
-            EntryKind::Other(what) => visit(&path, Found::Other { what }),
+            EntryKind::Other(what) => visit(&path, Walked::Other { what }),
         };
         if !go_on {
             return;
@@ -142,14 +142,14 @@ fn file(
     name: &OsStr,
     real: Option<PathBuf>,
     check_readable: bool,
-    visit: &mut dyn FnMut(&Path, Found<'_>) -> bool,
+    visit: &mut dyn FnMut(&Path, Walked<'_>) -> bool,
 ) -> bool {
     match metadata(real.as_deref().unwrap_or(path), check_readable) {
         Ok(meta) => {
             let (facts, id, posix) = (FileFacts::of(&meta), (meta.dev(), meta.ino()), posix(&meta));
-            visit(path, Found::File { name, facts, id, real, posix })
+            visit(path, Walked::File { name, facts, id, real, posix })
         }
-        Err(error) => visit(path, Found::Failed(error)),
+        Err(error) => visit(path, Walked::Failed(error)),
     }
 }
 

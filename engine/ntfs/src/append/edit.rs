@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::format::{ATTRIBUTES_END, FIXUP_STRIDE, protect_as};
 use crate::read::file::to_units;
-use crate::read::raw::{self, Fault, Record};
+use crate::read::raw::{self, Record, RecordFault};
 use crate::read::{NtfsError, ReadAt};
 use crate::units::{Clusters, Extent, Lcn, VolumeOffset};
 
@@ -73,7 +73,7 @@ impl Attr {
     }
 
     /// Clusters of a non-resident attribute.
-    pub(super) fn extents(&self, clusters: u64) -> Result<Vec<Extent>, Fault> {
+    pub(super) fn extents(&self, clusters: u64) -> Result<Vec<Extent>, RecordFault> {
         if self.bytes[NON_RESIDENT_AT] == 0 {
             return Ok(Vec::new());
         }
@@ -103,7 +103,7 @@ pub(super) struct Edit {
 
 impl Edit {
     /// Splits a record with its fixups undone.
-    pub(super) fn new(bytes: &[u8]) -> Result<Self, Fault> {
+    pub(super) fn new(bytes: &[u8]) -> Result<Self, RecordFault> {
         let record = Record::new(bytes)?;
         let first = usize::from(record.header.first_attribute.get());
         let mut attributes = Vec::new();
@@ -210,7 +210,7 @@ impl Pages {
                 let mut old = vec![0; self.unit as usize];
                 let start = VolumeOffset(page * self.unit);
                 if len < old.len() {
-                    let place = crate::read::Place { offset: Some(start.0), ..Default::default() };
+                    let place = crate::read::VolumePlace { offset: Some(start.0), ..Default::default() };
                     reader.read_at(start, &mut old).map_err(|error| NtfsError::read(place, error))?;
                 }
                 vacant.insert(old);

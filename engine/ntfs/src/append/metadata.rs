@@ -13,8 +13,8 @@ use crate::build::record::{self, FileName, Head, Record, Sizes, Standard};
 use crate::build::system::I30;
 use crate::build::{LinearRange, Outcome, Times, Tree};
 use crate::format::{AttrType, INDEX_BLOCK, metafile, record_flag};
-use crate::read::raw::{self, Fault, types};
-use crate::read::{FileRef, NtfsError, Place, ReadAt, Stream};
+use crate::read::raw::{self, RecordFault, types};
+use crate::read::{FileRef, NtfsError, ReadAt, Stream, VolumePlace};
 use crate::units::{Clusters, Extent, VolumeOffset};
 
 /// Longest piece that is passed on.
@@ -30,7 +30,7 @@ const RECORD_BITS_MAX: u64 = 512 << 20;
 
 /// Step of writing. Each step waits until the one before is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum WriteStep {
     /// Writes into clusters that were free: nothing refers to them yet.
     Fresh,
     /// The dirty mark, and a log that has nothing to replay.
@@ -42,8 +42,8 @@ pub enum Step {
 }
 
 /// Receives writes: step, place on the volume, bytes. Steps ascend; pieces are whole units of the specification, except
-/// for those of [`Step::Fresh`], which are whole clusters.
-pub type WriteOut<'a, E> = &'a mut dyn FnMut(Step, VolumeOffset, &[u8]) -> Result<(), E>;
+/// for those of [`WriteStep::Fresh`], which are whole clusters.
+pub type WriteOut<'a, E> = &'a mut dyn FnMut(WriteStep, VolumeOffset, &[u8]) -> Result<(), E>;
 
 /// Collects the clusters that become used or free.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Append {
     /// Renders everything to write except file data, in order. `outcome` has the true length of every root file.
     ///
     /// Reads the volume as it was when the append was planned: call it again after a crash only while nothing of
-    /// [`Step::Mark`] has been written.
+    /// [`WriteStep::Mark`] has been written.
     ///
     /// # Errors
     /// Errors of the reader or of `out`.
@@ -77,24 +77,24 @@ impl Append {
         self.change_records(reader, &render, &mut pages, &mut marks)?;
         let (mark, original) = self.dirty_mark(reader)?;
         for (at, run) in mark.runs(PIECE) {
-            out(Step::Mark, at, &run)?;
+            out(WriteStep::Mark, at, &run)?;
         }
         self.reset_log(reader, out)?;
         // The mark stays while the rest is written, even where a page holds both.
         let mut clean = pages.of(&mark);
         self.put_volume_record(reader, &mut pages, &self.marked(&original)?)?;
         for (at, run) in pages.without(&mark).runs(PIECE) {
-            out(Step::Change, at, &run)?;
+            out(WriteStep::Change, at, &run)?;
         }
         self.change_record_bits(reader, outcome, out)?;
         self.change_cluster_bits(reader, outcome, marks, out)?;
         // Pages with the mark come in the same pieces each time, so that they can be recognised by their places.
         for (at, run) in pages.of(&mark).runs(PIECE) {
-            out(Step::Change, at, &run)?;
+            out(WriteStep::Change, at, &run)?;
         }
         self.put_volume_record(reader, &mut clean, &original)?;
         for (at, run) in clean.runs(PIECE) {
-            out(Step::Clean, at, &run)?;
+            out(WriteStep::Clean, at, &run)?;
         }
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Append {
         for view in &secure.views {
             let Home::Block { at, .. } = view.home else { continue };
             let blocks = file.stream(types::INDEX_ALLOCATION, &view.name);
-            let blocks = blocks.ok_or_else(|| NtfsError::not_found(Place::record(number)))?;
+            let blocks = blocks.ok_or_else(|| NtfsError::not_found(VolumePlace::record(number)))?;
             let (mut old, mut block) = (vec![0; INDEX_BLOCK], view.block());
             self.volume.read_range(reader, blocks, at, &mut old)?;
             protect_after(&mut block, sequence_of(&old));
@@ -451,8 +451,8 @@ impl Append {
 
     /// `$Volume`'s record as stored on the volume, with the dirty mark added.
     fn marked(&self, original: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let place = Place::record(u64::from(metafile::VOLUME));
-        let fail = |fault: Fault| Refusal::from(NtfsError::corrupt(place, fault.what));
+        let place = VolumePlace::record(u64::from(metafile::VOLUME));
+        let fail = |fault: RecordFault| Refusal::from(NtfsError::corrupt(place, fault.what));
         let mut bytes = original.to_vec();
         raw::undo_fixups(&mut bytes, *b"FILE", 0x2A).map_err(fail)?;
         let mut edit = edit::Edit::new(&bytes).map_err(fail)?;
@@ -467,7 +467,7 @@ impl Append {
     fn reset_log<R: ReadAt, E: From<Refusal>>(&self, reader: &mut R, out: WriteOut<'_, E>) -> Result<(), E> {
         let number = u64::from(metafile::LOG_FILE);
         let log = self.volume.open_file(reader, number).map_err(Refusal::from)?;
-        let data = log.data(&[]).ok_or_else(|| Refusal::from(NtfsError::not_found(Place::record(number))))?;
+        let data = log.data(&[]).ok_or_else(|| Refusal::from(NtfsError::not_found(VolumePlace::record(number))))?;
         let ones = vec![0xFF; PIECE];
         let cluster = self.cluster();
         for extent in stream_extents(data) {
@@ -475,7 +475,7 @@ impl Append {
             let mut at = 0;
             while at < len {
                 let piece = (len - at).min(PIECE as u64) as usize;
-                out(Step::Mark, VolumeOffset(start + at), &ones[..piece])?;
+                out(WriteStep::Mark, VolumeOffset(start + at), &ones[..piece])?;
                 at += piece as u64;
             }
         }
@@ -499,7 +499,7 @@ impl Append {
         let mut pages = Pages::new(self.spec.unit);
         self.put_stream(reader, &mut pages, &stream_extents(&stream), 0, &bytes)?;
         for (at, run) in pages.runs(PIECE) {
-            out(Step::Change, at, &run)?;
+            out(WriteStep::Change, at, &run)?;
         }
         Ok(())
     }
@@ -508,7 +508,7 @@ impl Append {
         let number = u64::from(metafile::MFT);
         let file = self.volume.open_file(reader, number)?;
         let found = file.stream(types::BITMAP, &[]).cloned();
-        Ok(found.ok_or(NtfsError::not_found(Place::record(number)))?)
+        Ok(found.ok_or(NtfsError::not_found(VolumePlace::record(number)))?)
     }
 
     /// The new bitmap of `$MFT`.
@@ -553,7 +553,7 @@ impl Append {
         marks.clear.sort_by_key(|extent| extent.lcn);
         let number = u64::from(metafile::BITMAP);
         let file = self.volume.open_file(reader, number).map_err(Refusal::from)?;
-        let stream = file.data(&[]).ok_or_else(|| Refusal::from(NtfsError::not_found(Place::record(number))))?;
+        let stream = file.data(&[]).ok_or_else(|| Refusal::from(NtfsError::not_found(VolumePlace::record(number))))?;
         let clusters = stream_extents(stream);
         let (mut before, mut after) = (vec![0; BITMAP_CHUNK], vec![0; BITMAP_CHUNK]);
         let mut at = 0;
@@ -573,7 +573,7 @@ impl Append {
                 }
             }
             for (at, run) in pages.runs(PIECE) {
-                out(Step::Change, at, &run)?;
+                out(WriteStep::Change, at, &run)?;
             }
             at += got as u64;
         }
@@ -645,7 +645,7 @@ impl FreshStream {
         let len = extent.len.0 * self.cluster;
         let whole = self.buffer.len() as u64 / self.cluster * self.cluster;
         let piece = (len - self.at).min(whole);
-        out(Step::Fresh, VolumeOffset(extent.lcn.0 * self.cluster + self.at), &self.buffer[..piece as usize])?;
+        out(WriteStep::Fresh, VolumeOffset(extent.lcn.0 * self.cluster + self.at), &self.buffer[..piece as usize])?;
         self.buffer.drain(..piece as usize);
         self.at += piece;
         if self.at == len {

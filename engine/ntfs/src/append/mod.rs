@@ -2,7 +2,7 @@
 //!
 //! [`Append::plan`] examines a clean volume through a reader and decides the place of everything new: free records and
 //! free clusters, directory indexes rebuilt in clusters that were free. [`Append::metadata`] renders, once the data are
-//! written and the files left out are known, all further writes, in order ([`Step`]): first data in clusters that were
+//! written and the files left out are known, all further writes, in order ([`WriteStep`]): first data in clusters that were
 //! free, then the dirty mark, then changes to existing bytes of the volume, then the removal of the mark. Until the
 //! dirty mark the volume is unchanged.
 //!
@@ -20,7 +20,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-pub use metadata::{Step, WriteOut};
+pub use metadata::{WriteOut, WriteStep};
 pub use plan::{Append, free_runs, has_bad_clusters, log_len, root_stream};
 
 use crate::build::RootFile;

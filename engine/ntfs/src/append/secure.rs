@@ -10,7 +10,7 @@ use crate::build::record::{self, Sizes};
 use crate::build::security::{self, Grant};
 use crate::build::system::{SDH, SDS, SII};
 use crate::format::{AttrType, INDEX_BLOCK, SecurityEntry, collation, metafile};
-use crate::read::index::{Entry, Index, Node, Step, walk};
+use crate::read::index::{Index, IndexEntry, IndexStep, Node, walk};
 use crate::read::raw::types;
 use crate::read::{NtfsError, ReadAt, Volume};
 use crate::units::{ClusterSize, Clusters, Extent};
@@ -54,12 +54,12 @@ impl View {
         }
         let fail = |node: &Node| {
             let place = index.place(node, 0);
-            move |fault: crate::read::raw::Fault| NtfsError::corrupt(place, fault.what)
+            move |fault: crate::read::raw::RecordFault| NtfsError::corrupt(place, fault.what)
         };
         let root = index.root();
         let found = root.entries().map_err(fail(&root))?;
         let (node, found, home) = match found.as_slice() {
-            [Entry { sub: Some(vcn), .. }] => {
+            [IndexEntry { sub: Some(vcn), .. }] => {
                 let node = index.block(volume, reader, *vcn)?;
                 let found = node.entries().map_err(fail(&node))?;
                 (node, found, Home::Block { vcn: *vcn, at: vcn * index.vcn_bytes })
@@ -158,7 +158,7 @@ pub(super) fn descriptors<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<
     let index = Index::open(volume, &file, &SII)?;
     let mut headers: Vec<SecurityEntry> = Vec::new();
     walk(volume, reader, &index, |step| {
-        if let Step::Entry { node, entry } = step {
+        if let IndexStep::Entry { node, entry } = step {
             let (at, len) = (entry.reference as u16 as usize, (entry.reference >> 16) as u16 as usize);
             let data = node.entry_bytes(entry).get(at..at + len);
             headers.extend(data.and_then(|data| SecurityEntry::read_from_bytes(data).ok()));

@@ -15,7 +15,7 @@ use super::*;
 use crate::build::system::I30;
 use crate::build::tests::{self as built, Mount, Paths, assemble, content, mixed, succeeds};
 use crate::build::{Layout, LeftOut, Outcome, Times, Tree};
-use crate::read::index::{Index, Step as IndexStep, lookup, walk};
+use crate::read::index::{Index, IndexStep, lookup, walk};
 use crate::read::tests as fixtures;
 use crate::read::{Catalog, ReadAt, ReadError, Volume};
 use crate::units::{Extent, SectorSize, VolumeOffset};
@@ -165,7 +165,7 @@ fn outcome(left_out: Vec<u32>, len: u64) -> Outcome {
 }
 
 /// Writes with the earlier contents of their places.
-type Log = Vec<(Step, u64, Vec<u8>, Vec<u8>)>;
+type Log = Vec<(WriteStep, u64, Vec<u8>, Vec<u8>)>;
 
 fn write_data(disk: &Disk, append: &Append, tree: &Paths, outcome: &Outcome, log: &mut Log) {
     let cluster = append.volume().geometry().cluster;
@@ -175,7 +175,7 @@ fn write_data(disk: &Disk, append: &Append, tree: &Paths, outcome: &Outcome, log
             let len = cluster.len_of(extent.len).0.min(rest.len() as u64) as usize;
             let mut padded = rest[..len].to_vec();
             padded.resize(len.next_multiple_of(cluster.bytes() as usize), 0);
-            log.push((Step::Fresh, cluster.offset_of(extent.lcn).0, Vec::new(), padded));
+            log.push((WriteStep::Fresh, cluster.offset_of(extent.lcn).0, Vec::new(), padded));
             rest = &rest[len..];
         }
         assert!(rest.is_empty(), "content longer than its clusters");
@@ -197,7 +197,7 @@ fn add(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) -> Result<(
     let outcome = outcome(left_out, manifest);
     let mut log = Log::new();
     write_data(disk, &append, tree, &outcome, &mut log);
-    let mut step_before = Step::Fresh;
+    let mut step_before = WriteStep::Fresh;
     let mut later = Log::new();
     append.metadata(&mut &*disk, tree, &outcome, &mut |step, at, bytes: &[u8]| {
         assert!(step >= step_before, "{step:?} behind {step_before:?}");
@@ -298,7 +298,7 @@ fn judged(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) {
     // Fresh bytes go only where nothing was.
     let free = before.free();
     let cluster = append.volume().geometry().cluster.bytes();
-    for (_, at, _, bytes) in log.iter().filter(|(step, ..)| *step == Step::Fresh) {
+    for (_, at, _, bytes) in log.iter().filter(|(step, ..)| *step == WriteStep::Fresh) {
         let (first, end) = (at / cluster, (at + bytes.len() as u64).div_ceil(cluster));
         let fits = free.iter().any(|extent| extent.lcn.0 <= first && end <= extent.lcn.0 + extent.len.0);
         assert!(fits, "clusters {first}..{end} were not free");
@@ -316,13 +316,13 @@ fn judged(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) {
     assert_guarded(disk, &append, tree, &left_out, manifest);
     // Between the two marks the volume is dirty.
     let half = before.copy(&named("half"));
-    for (_, at, _, after) in log.iter().filter(|(step, ..)| *step < Step::Clean) {
+    for (_, at, _, after) in log.iter().filter(|(step, ..)| *step < WriteStep::Clean) {
         half.file.write_all_at(after, *at).unwrap();
     }
     assert!(half.volume().facts().is_dirty());
     // Undone, it is equal to the original.
     let undone = disk.copy(&named("undone"));
-    for (_, at, before, _) in log.iter().filter(|(step, ..)| *step != Step::Fresh).rev() {
+    for (_, at, before, _) in log.iter().filter(|(step, ..)| *step != WriteStep::Fresh).rev() {
         undone.file.write_all_at(before, *at).unwrap();
     }
     assert_same_but_free(&before, &undone, &log, "undone");

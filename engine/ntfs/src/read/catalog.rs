@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::directory::{self, Directories};
-use super::error::{ErrorKind, NtfsError, Place, ReadAt};
+use super::error::{ErrorKind, NtfsError, ReadAt, VolumePlace};
 use super::file::{self, Content, FileRecord, FileRef, Namespace, Stash, Stream, Times};
 use super::limits;
 use super::raw::{self, RawRun, Record, types};
@@ -238,7 +238,7 @@ impl Volume {
             let parsed = bytes.and_then(|bytes| match Record::new(bytes) {
                 Ok(record) => Ok((bytes, record)),
                 Err(fault) => {
-                    let place = Place { record: Some(number), attribute: None, offset: Some(fault.at as u64) };
+                    let place = VolumePlace { record: Some(number), attribute: None, offset: Some(fault.at as u64) };
                     Err(NtfsError::corrupt(place, fault.what))
                 }
             });
@@ -267,7 +267,7 @@ impl Volume {
             };
             let file = bytes.and_then(|bytes| {
                 let record =
-                    Record::new(&bytes).map_err(|fault| NtfsError::corrupt(Place::record(number), fault.what))?;
+                    Record::new(&bytes).map_err(|fault| NtfsError::corrupt(VolumePlace::record(number), fault.what))?;
                 file::gather(self, reader, number, &record, Some(&stash))
             });
             see(ScannedRecord { number, file })?;
@@ -321,7 +321,7 @@ impl Catalog {
         }
     }
 
-    fn push_units(&mut self, name: &[u16], place: Place) -> Result<(u32, u8), NtfsError> {
+    fn push_units(&mut self, name: &[u16], place: VolumePlace) -> Result<(u32, u8), NtfsError> {
         if self.units.len() + name.len() > limits::NAME_UNITS_MAX {
             return Err(NtfsError::limit(place, "too many names"));
         }
@@ -331,7 +331,7 @@ impl Catalog {
     }
 
     fn add(&mut self, file: &FileRecord) -> Result<(), NtfsError> {
-        let place = Place::record(file.id.record);
+        let place = VolumePlace::record(file.id.record);
         let index = self.entries.len() as u32;
         for error in &file.damage {
             self.problem(error.clone());
@@ -376,7 +376,7 @@ impl Catalog {
 
     /// Adds the names of the file that becomes entry `index`.
     fn add_names(&mut self, file: &FileRecord, index: u32) -> Result<(), NtfsError> {
-        let place = Place::record(file.id.record);
+        let place = VolumePlace::record(file.id.record);
         let only_dos = file.names.iter().all(|name| name.namespace == Namespace::Dos);
         for name in &file.names {
             let is_short = name.namespace == Namespace::Dos && !only_dos;
@@ -408,7 +408,7 @@ impl Catalog {
         entry.data = if stream.is_resident() { DATA_RESIDENT } else { DATA_RUNS };
         let runs = stream.runs();
         if self.runs.len() + runs.len() > limits::RUNS_PER_CATALOG_MAX {
-            return Err(NtfsError::limit(Place::record(file.id.record), "too many fragments"));
+            return Err(NtfsError::limit(VolumePlace::record(file.id.record), "too many fragments"));
         }
         self.runs.extend(runs.iter().map(|run| Packed { lcn: run.lcn, len: run.len }));
         entry.runs_len = runs.len() as u32;
@@ -457,7 +457,7 @@ impl Catalog {
                 Some(_) if entry.is_dos => continue,
                 Some(_) => "index entry of a file that has no such name in this directory",
             };
-            let place = Place::stream(u64::from(entry.parent), types::INDEX_ROOT, 0);
+            let place = VolumePlace::stream(u64::from(entry.parent), types::INDEX_ROOT, 0);
             self.problem(NtfsError::corrupt(place, what));
         }
     }
@@ -531,7 +531,7 @@ impl Catalog {
                 None => children.push(index as u32),
                 Some(what) => {
                     self.orphans.push(NameId(index as u32));
-                    self.problem(NtfsError::corrupt(Place::stream(u64::from(number), types::FILE_NAME, 0), what));
+                    self.problem(NtfsError::corrupt(VolumePlace::stream(u64::from(number), types::FILE_NAME, 0), what));
                 }
             }
         }
@@ -567,11 +567,14 @@ impl Catalog {
             let number = u64::from(entry.number);
             if entry.names_len == 0 && number >= records::FIRST_FREE {
                 self.nameless.push(FileId(index as u32));
-                self.problem(NtfsError::corrupt(Place::record(number), "file without a name"));
+                self.problem(NtfsError::corrupt(VolumePlace::record(number), "file without a name"));
             } else if entry.record_flags & record_flag::DIRECTORY != 0 && !entry.reached {
                 let own: Range<u32> = entry.names_at..entry.names_at + u32::from(entry.names_len);
                 if !own.clone().any(|name| self.orphans.binary_search(&NameId(name)).is_ok()) {
-                    self.problem(NtfsError::corrupt(Place::record(number), "directory not reachable from the root"));
+                    self.problem(NtfsError::corrupt(
+                        VolumePlace::record(number),
+                        "directory not reachable from the root",
+                    ));
                 }
             }
         }
@@ -875,7 +878,7 @@ impl Catalog {
     /// opened with the software that set it, and its clusters may be holes.
     pub fn open<R: ReadAt>(&self, volume: &Volume, reader: &mut R, id: FileId) -> Result<Stream, NtfsError> {
         let entry = &self.entries[id.0 as usize];
-        let place = Place::stream(u64::from(entry.number), types::DATA, 0);
+        let place = VolumePlace::stream(u64::from(entry.number), types::DATA, 0);
         if let Some(special) = self.info(id).special {
             return Err(NtfsError::unsupported(place, special.describe()));
         }
@@ -946,7 +949,7 @@ pub(super) fn each_record<R: ReadAt>(
             match raw::undo_fixups(bytes, *b"FILE", 0x2A) {
                 Ok(()) => see(reader, number, Ok(bytes)),
                 Err(fault) => {
-                    let place = Place { record: Some(number), attribute: None, offset: Some(fault.at as u64) };
+                    let place = VolumePlace { record: Some(number), attribute: None, offset: Some(fault.at as u64) };
                     see(reader, number, Err(NtfsError::corrupt(place, fault.what)));
                 }
             }

@@ -3,9 +3,9 @@
 //! A driver finds a file by walking from the root through the indexes (`$I30`, docs/spec/ntfs.md#indexes); a record
 //! that no index leads to has no path, whatever its own name. Indexes are read in disk order, each in long reads.
 
-use super::error::{NtfsError, Place, ReadAt, ReadError};
+use super::error::{NtfsError, ReadAt, ReadError, VolumePlace};
 use super::file::{FileRecord, FileRef, Namespace, to_units};
-use super::index::{self, Index, Step};
+use super::index::{self, Index, IndexStep};
 use super::limits;
 use super::raw::{self, types};
 use super::volume::{I30, Volume};
@@ -81,7 +81,7 @@ impl Directories {
             let stream = file.stream(types::INDEX_ALLOCATION, &I30);
             let len = stream.map_or(0, super::Stream::size);
             let Some(rest) = left.checked_sub(len) else {
-                let place = Place::stream(file.id.record, types::INDEX_ALLOCATION, 0);
+                let place = VolumePlace::stream(file.id.record, types::INDEX_ALLOCATION, 0);
                 self.problem(NtfsError::limit(place, "directories are longer than the volume; this one is not read"));
                 continue;
             };
@@ -108,9 +108,9 @@ impl Directories {
         let mut previous: Vec<u16> = Vec::new();
         let mut unsorted = None;
         index::walk(volume, reader, &index, |step| match step {
-            Step::Enter { .. } => {}
-            Step::Broken(error) => self.problem(error),
-            Step::Entry { node, entry } => match raw::file_name(node.key(entry)) {
+            IndexStep::Enter { .. } => {}
+            IndexStep::Broken(error) => self.problem(error),
+            IndexStep::Entry { node, entry } => match raw::file_name(node.key(entry)) {
                 Err(fault) => self.problem(NtfsError::corrupt(index.place(node, entry.at), fault.what)),
                 Ok((head, name)) => {
                     let units = to_units(name);
@@ -133,7 +133,7 @@ impl Directories {
         if let Some(place) = unsorted {
             self.problem(NtfsError::corrupt(place, "index entries out of order"));
             index::walk(volume, reader, &index, |step| {
-                if let Step::Entry { node, entry } = step
+                if let IndexStep::Entry { node, entry } = step
                     && let Ok((_, name)) = raw::file_name(node.key(entry))
                 {
                     names.push(to_units(name));

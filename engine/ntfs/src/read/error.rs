@@ -44,7 +44,7 @@ impl ReadAt for &[u8] {
 
 /// A place on the volume, as exactly as known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct VolumePlace {
     /// The `$MFT` record.
     pub record: Option<u64>,
     /// The attribute's type code in that record.
@@ -53,7 +53,7 @@ pub struct Place {
     pub offset: Option<u64>,
 }
 
-impl Place {
+impl VolumePlace {
     pub(crate) const fn record(number: u64) -> Self {
         Self { record: Some(number), attribute: None, offset: None }
     }
@@ -67,7 +67,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for VolumePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.record {
             Some(record) => write!(f, "record {record}")?,
@@ -104,29 +104,29 @@ pub enum ErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NtfsError {
     /// Structure that could not be read.
-    pub place: Place,
+    pub place: VolumePlace,
     /// Reason why it could not be read.
     pub kind: ErrorKind,
 }
 
 impl NtfsError {
-    pub(crate) const fn corrupt(place: Place, what: &'static str) -> Self {
+    pub(crate) const fn corrupt(place: VolumePlace, what: &'static str) -> Self {
         Self { place, kind: ErrorKind::Corrupt(what) }
     }
 
-    pub(crate) const fn limit(place: Place, what: &'static str) -> Self {
+    pub(crate) const fn limit(place: VolumePlace, what: &'static str) -> Self {
         Self { place, kind: ErrorKind::Limit(what) }
     }
 
-    pub(crate) const fn unsupported(place: Place, what: &'static str) -> Self {
+    pub(crate) const fn unsupported(place: VolumePlace, what: &'static str) -> Self {
         Self { place, kind: ErrorKind::Unsupported(what) }
     }
 
-    pub(crate) const fn not_found(place: Place) -> Self {
+    pub(crate) const fn not_found(place: VolumePlace) -> Self {
         Self { place, kind: ErrorKind::NotFound }
     }
 
-    pub(crate) const fn read(place: Place, error: ReadError) -> Self {
+    pub(crate) const fn read(place: VolumePlace, error: ReadError) -> Self {
         Self { place, kind: ErrorKind::Read(error) }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use zerocopy::little_endian::U16;
 
-use super::error::{NtfsError, Place, ReadAt};
+use super::error::{NtfsError, ReadAt, VolumePlace};
 use super::limits;
-use super::raw::{self, Attribute, Body, Fault, RawRun, Record, types, view};
+use super::raw::{self, Attribute, Body, RawRun, Record, RecordFault, types, view};
 use super::volume::Volume;
 use crate::format::{ListEntryHeader, StandardInformation, StandardInformation3, attr_flag, record_flag};
 pub use crate::times::Times;
@@ -155,8 +155,8 @@ impl Stream {
         }
     }
 
-    pub(crate) fn place(&self, offset: u64) -> Place {
-        Place::stream(self.record, self.ty, offset)
+    pub(crate) fn place(&self, offset: u64) -> VolumePlace {
+        VolumePlace::stream(self.record, self.ty, offset)
     }
 
     pub(crate) fn runs(&self) -> &[RawRun] {
@@ -224,7 +224,7 @@ impl FileRecord {
     }
 
     /// Adds one attribute; non-resident pieces must come in order of their VCNs.
-    fn absorb(&mut self, clusters: u64, attribute: &Attribute<'_>) -> Result<(), Fault> {
+    fn absorb(&mut self, clusters: u64, attribute: &Attribute<'_>) -> Result<(), RecordFault> {
         match (attribute.ty, attribute.body) {
             (types::STANDARD_INFORMATION, Body::Resident { value, .. }) => {
                 let head: &StandardInformation = view(value, 0, "standard information is cut off")?;
@@ -300,7 +300,7 @@ impl FileRecord {
         ty: u32,
         attribute: &Attribute<'_>,
         body: &raw::NonResident<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RecordFault> {
         if body.valid > body.size || body.size > body.allocated {
             // `$BadClus:$Bad` has valid 0, everything else keeps this order too (docs/spec/ntfs.md#attribute-headers).
             return Err(raw::fault(0x28, "sizes contradict each other"));
@@ -325,8 +325,8 @@ impl FileRecord {
         Ok(())
     }
 
-    fn note(&mut self, record: u64, attribute: Option<u32>, fault: Fault) {
-        let place = Place { record: Some(record), attribute, offset: Some(fault.at as u64) };
+    fn note(&mut self, record: u64, attribute: Option<u32>, fault: RecordFault) {
+        let place = VolumePlace { record: Some(record), attribute, offset: Some(fault.at as u64) };
         self.damage.push(NtfsError::corrupt(place, fault.what));
     }
 }
@@ -375,7 +375,7 @@ pub(crate) fn alone(volume: &Volume, number: u64, record: &Record<'_>) -> FileRe
         match attribute {
             Ok(attribute) => {
                 if let Err(fault) = file.absorb(volume.geometry().clusters, &attribute) {
-                    file.note(number, Some(attribute.ty), Fault { at: fault.at + attribute.at, ..fault });
+                    file.note(number, Some(attribute.ty), RecordFault { at: fault.at + attribute.at, ..fault });
                 }
             }
             Err(fault) => file.note(number, None, fault),
@@ -399,12 +399,12 @@ pub(crate) fn gather<R: ReadAt>(
     let mut file = FileRecord::new(number, record);
     let list = read_list(volume, reader, number, record)?;
     let entries = list_entries(&list).map_err(|fault| {
-        NtfsError::corrupt(Place::stream(number, types::ATTRIBUTE_LIST, fault.at as u64), fault.what)
+        NtfsError::corrupt(VolumePlace::stream(number, types::ATTRIBUTE_LIST, fault.at as u64), fault.what)
     })?;
     let mut holders = Holders { base: *record, stash, loaded: HashMap::new(), failed: HashSet::new() };
     let mut used: HashSet<(u64, u16)> = HashSet::new();
     for entry in &entries {
-        let at = Place::stream(number, types::ATTRIBUTE_LIST, entry.at as u64);
+        let at = VolumePlace::stream(number, types::ATTRIBUTE_LIST, entry.at as u64);
         if entry.ty == types::ATTRIBUTE_LIST || holders.failed.contains(&entry.holder.record) {
             continue;
         }
@@ -426,7 +426,7 @@ pub(crate) fn gather<R: ReadAt>(
             None => file.damage.push(NtfsError::corrupt(at, "listed attribute does not exist")),
             Some(attribute) => {
                 if let Err(fault) = file.absorb(clusters, &attribute) {
-                    let fault = Fault { at: fault.at + attribute.at, ..fault };
+                    let fault = RecordFault { at: fault.at + attribute.at, ..fault };
                     file.note(entry.holder.record, Some(attribute.ty), fault);
                 }
             }
@@ -455,7 +455,7 @@ impl Holders<'_> {
         let holder = entry.holder;
         if holder.record == file.id.record {
             if holder.sequence != file.id.sequence {
-                let at = Place::stream(file.id.record, types::ATTRIBUTE_LIST, entry.at as u64);
+                let at = VolumePlace::stream(file.id.record, types::ATTRIBUTE_LIST, entry.at as u64);
                 file.damage.push(NtfsError::corrupt(at, "stale reference to the base record"));
                 return None;
             }
@@ -496,7 +496,7 @@ fn load_extension<R: ReadAt>(
         Some(bytes) => bytes.to_vec(),
         None => volume.read_record(reader, holder.record)?,
     };
-    let place = Place::record(holder.record);
+    let place = VolumePlace::record(holder.record);
     let record = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
     if !record.in_use() || record.header.sequence.get() != holder.sequence {
         return Err(NtfsError::corrupt(place, "stale reference to an extension record"));
@@ -515,8 +515,8 @@ pub(crate) fn read_list<R: ReadAt>(
     record: &Record<'_>,
 ) -> Result<Vec<u8>, NtfsError> {
     let list = record.attributes().map_while(Result::ok).find(|attribute| attribute.ty == types::ATTRIBUTE_LIST);
-    let list = list.ok_or(NtfsError::not_found(Place::record(number)))?;
-    let place = Place::stream(number, types::ATTRIBUTE_LIST, 0);
+    let list = list.ok_or(NtfsError::not_found(VolumePlace::record(number)))?;
+    let place = VolumePlace::stream(number, types::ATTRIBUTE_LIST, 0);
     match list.body {
         Body::Resident { value, .. } => Ok(value.to_vec()),
         Body::NonResident(_) => {
@@ -537,7 +537,7 @@ pub(crate) struct Listed {
     pub id: u16,
 }
 
-pub(crate) fn list_entries(list: &[u8]) -> Result<Vec<Listed>, Fault> {
+pub(crate) fn list_entries(list: &[u8]) -> Result<Vec<Listed>, RecordFault> {
     let mut entries = Vec::new();
     let mut at = 0;
     while at < list.len() {

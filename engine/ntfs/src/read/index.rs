@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::error::{NtfsError, Place, ReadAt};
+use super::error::{NtfsError, ReadAt, VolumePlace};
 use super::file::{FileRecord, FileRef, Stream, to_units};
 use super::limits;
-use super::raw::{self, Fault, fault, types, view};
+use super::raw::{self, RecordFault, fault, types, view};
 use super::volume::{I30, Volume};
 use crate::format::{BlockHeader, EntryHeader, FIXUP_STRIDE, IndexHeader, IndexRoot, entry_flag};
 
@@ -34,7 +34,7 @@ pub(crate) struct Node {
 
 /// An entry of a node.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct IndexEntry {
     /// Offset in the node.
     pub at: usize,
     pub len: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Entry {
     pub sub: Option<u64>,
 }
 
-impl Entry {
+impl IndexEntry {
     pub(crate) fn is_end(&self) -> bool {
         self.flags & entry_flag::END != 0
     }
@@ -53,7 +53,7 @@ impl Entry {
 impl<'a> Index<'a> {
     pub(crate) fn open(volume: &Volume, file: &'a FileRecord, name: &[u16]) -> Result<Self, NtfsError> {
         let record = file.id.record;
-        let place = Place::stream(record, types::INDEX_ROOT, 0);
+        let place = VolumePlace::stream(record, types::INDEX_ROOT, 0);
         let root = file.stream(types::INDEX_ROOT, name).ok_or(NtfsError::corrupt(place, "no index root"))?;
         let value = root.resident().ok_or(NtfsError::corrupt(place, "index root is not resident"))?;
         let head: &IndexRoot =
@@ -81,27 +81,27 @@ impl<'a> Index<'a> {
     }
 
     /// Place of an offset in a node.
-    pub(crate) fn place(&self, node: &Node, at: usize) -> Place {
+    pub(crate) fn place(&self, node: &Node, at: usize) -> VolumePlace {
         match node.vcn {
-            None => Place::stream(self.record, types::INDEX_ROOT, at as u64),
+            None => VolumePlace::stream(self.record, types::INDEX_ROOT, at as u64),
             Some(vcn) => {
                 let start = vcn.saturating_mul(self.vcn_bytes);
-                Place::stream(self.record, types::INDEX_ALLOCATION, start.saturating_add(at as u64))
+                VolumePlace::stream(self.record, types::INDEX_ALLOCATION, start.saturating_add(at as u64))
             }
         }
     }
 
     pub(crate) fn block<R: ReadAt>(&self, volume: &Volume, reader: &mut R, vcn: u64) -> Result<Node, NtfsError> {
         let start = vcn.saturating_mul(self.vcn_bytes);
-        let place = Place::stream(self.record, types::INDEX_ALLOCATION, start);
+        let place = VolumePlace::stream(self.record, types::INDEX_ALLOCATION, start);
         let stream = self.blocks.ok_or(NtfsError::corrupt(place, "subnode, but no index blocks"))?;
         if !start.is_multiple_of(self.block_bytes) || start.saturating_add(self.block_bytes) > stream.size() {
             return Err(NtfsError::corrupt(place, "subnode outside the index blocks"));
         }
         let mut bytes = vec![0; self.block_bytes as usize];
         volume.read_range(reader, stream, start, &mut bytes)?;
-        let fail = |f: Fault| {
-            NtfsError::corrupt(Place::stream(self.record, types::INDEX_ALLOCATION, start + f.at as u64), f.what)
+        let fail = |f: RecordFault| {
+            NtfsError::corrupt(VolumePlace::stream(self.record, types::INDEX_ALLOCATION, start + f.at as u64), f.what)
         };
         raw::undo_fixups(&mut bytes, *b"INDX", 0x28).map_err(fail)?;
         let head: &BlockHeader = view(&bytes, 0, "index block is cut off").map_err(fail)?;
@@ -119,7 +119,7 @@ impl Node {
         Self { bytes, header_at, vcn: is_block.then_some(0) }
     }
 
-    pub(crate) fn header(&self) -> Result<&IndexHeader, Fault> {
+    pub(crate) fn header(&self) -> Result<&IndexHeader, RecordFault> {
         view(&self.bytes, self.header_at, "index header is cut off")
     }
 
@@ -131,17 +131,17 @@ impl Node {
         self.bytes.len()
     }
 
-    pub(crate) fn key(&self, entry: &Entry) -> &[u8] {
+    pub(crate) fn key(&self, entry: &IndexEntry) -> &[u8] {
         &self.bytes[entry.key.clone()]
     }
 
     /// The bytes of an entry after its key, without the subnode VCN: data of view indexes.
-    pub(crate) fn entry_bytes(&self, entry: &Entry) -> &[u8] {
+    pub(crate) fn entry_bytes(&self, entry: &IndexEntry) -> &[u8] {
         &self.bytes[entry.at..entry.at + entry.len]
     }
 
     /// All entries, the end entry last.
-    pub(crate) fn entries(&self) -> Result<Vec<Entry>, Fault> {
+    pub(crate) fn entries(&self) -> Result<Vec<IndexEntry>, RecordFault> {
         let head = self.header()?;
         let end = self.header_at.saturating_add(head.used.get() as usize);
         let mut at = self.header_at.saturating_add(head.first_entry.get() as usize);
@@ -163,7 +163,7 @@ impl Node {
                 _ => Some(view::<zerocopy::little_endian::U64>(&self.bytes, at + len - 8, "no subnode")?.get()),
             };
             let key = key_at..key_at + key_len;
-            entries.push(Entry { at, len, reference: head.reference.get(), flags, key, sub });
+            entries.push(IndexEntry { at, len, reference: head.reference.get(), flags, key, sub });
             if flags & entry_flag::END != 0 {
                 return Ok(entries);
             }
@@ -173,20 +173,20 @@ impl Node {
 }
 
 /// A step of a walk over an index.
-pub(crate) enum Step<'a> {
+pub(crate) enum IndexStep<'a> {
     /// A block is entered, `depth` levels below the root (which is 0).
     Enter { node: &'a Node, depth: usize, leaf: bool },
     /// An entry other than an end entry, in order.
-    Entry { node: &'a Node, entry: &'a Entry },
+    Entry { node: &'a Node, entry: &'a IndexEntry },
     /// Damage that prevents part of the tree from being walked.
     Broken(NtfsError),
 }
 
 /// Walks the whole index in order. Each block is entered at most once, even with damaged pointers.
-pub(crate) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>, mut see: impl FnMut(Step<'_>)) {
+pub(crate) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>, mut see: impl FnMut(IndexStep<'_>)) {
     struct Level {
         node: Node,
-        entries: Vec<Entry>,
+        entries: Vec<IndexEntry>,
         next: usize,
         /// The subnode of `entries[next]` has been walked.
         below_done: bool,
@@ -199,10 +199,10 @@ pub(crate) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>
             match node.entries() {
                 Ok(entries) => {
                     let leaf = entries.iter().all(|entry| entry.sub.is_none());
-                    see(Step::Enter { node: &node, depth: levels.len(), leaf });
+                    see(IndexStep::Enter { node: &node, depth: levels.len(), leaf });
                     levels.push(Level { node, entries, next: 0, below_done: false });
                 }
-                Err(f) => see(Step::Broken(NtfsError::corrupt(index.place(&node, f.at), f.what))),
+                Err(f) => see(IndexStep::Broken(NtfsError::corrupt(index.place(&node, f.at), f.what))),
             }
         }
         let depth = levels.len();
@@ -216,13 +216,13 @@ pub(crate) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>
             if let Some(vcn) = entry.sub {
                 let place = index.place(&level.node, entry.at);
                 if depth >= limits::INDEX_DEPTH_MAX {
-                    see(Step::Broken(NtfsError::limit(place, "index is too deep")));
+                    see(IndexStep::Broken(NtfsError::limit(place, "index is too deep")));
                 } else if !seen.insert(vcn) {
-                    see(Step::Broken(NtfsError::corrupt(place, "index block used twice")));
+                    see(IndexStep::Broken(NtfsError::corrupt(place, "index block used twice")));
                 } else {
                     match index.block(volume, reader, vcn) {
                         Ok(node) => pending = Some(node),
-                        Err(error) => see(Step::Broken(error)),
+                        Err(error) => see(IndexStep::Broken(error)),
                     }
                     continue;
                 }
@@ -230,7 +230,7 @@ pub(crate) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>
         }
         let entry = &level.entries[level.next];
         if !entry.is_end() {
-            see(Step::Entry { node: &level.node, entry });
+            see(IndexStep::Entry { node: &level.node, entry });
         }
         level.next += 1;
         level.below_done = false;
@@ -257,7 +257,7 @@ pub(super) fn search<R: ReadAt>(
 ) -> Result<Option<FileRef>, NtfsError> {
     let mut node = index.root();
     for _ in 0..limits::INDEX_DEPTH_MAX {
-        let fail = |f: Fault| NtfsError::corrupt(index.place(&node, f.at), f.what);
+        let fail = |f: RecordFault| NtfsError::corrupt(index.place(&node, f.at), f.what);
         let entries = node.entries().map_err(fail)?;
         let mut below = None;
         for entry in &entries {
@@ -281,5 +281,5 @@ pub(super) fn search<R: ReadAt>(
             Some(vcn) => node = index.block(volume, reader, vcn)?,
         }
     }
-    Err(NtfsError::limit(Place::stream(index.record, types::INDEX_ALLOCATION, 0), "index is too deep"))
+    Err(NtfsError::limit(VolumePlace::stream(index.record, types::INDEX_ALLOCATION, 0), "index is too deep"))
 }

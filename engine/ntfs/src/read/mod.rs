@@ -29,7 +29,7 @@ pub(crate) mod tests;
 
 pub use catalog::{Catalog, FileId, FileInfo, NameId, ScannedRecord, Special, display_name};
 pub use check::{CheckReport, Finding, Severity};
-pub use error::{ErrorKind, NtfsError, Place, ReadAt, ReadError};
+pub use error::{ErrorKind, NtfsError, ReadAt, ReadError, VolumePlace};
 pub use file::{FileNameAttribute, FileRecord, FileRef, Namespace, Standard, Stream, Times};
 pub use upcase::Upcase;
 pub use volume::{BackupBoot, DataRun, Facts, Geometry, LogState, RunPlace, Volume};

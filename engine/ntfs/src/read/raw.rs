@@ -31,13 +31,13 @@ pub(crate) mod types {
 
 /// Damage inside one structure: offset in it, and description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct RecordFault {
     pub at: usize,
     pub what: &'static str,
 }
 
-pub(crate) const fn fault(at: usize, what: &'static str) -> Fault {
-    Fault { at, what }
+pub(crate) const fn fault(at: usize, what: &'static str) -> RecordFault {
+    RecordFault { at, what }
 }
 
 /// The structure at `at`.
@@ -45,13 +45,18 @@ pub(crate) fn view<'a, T: FromBytes + KnownLayout + Immutable + Unaligned>(
     bytes: &'a [u8],
     at: usize,
     what: &'static str,
-) -> Result<&'a T, Fault> {
+) -> Result<&'a T, RecordFault> {
     let tail = bytes.get(at..).ok_or(fault(at, what))?;
     T::ref_from_prefix(tail).map(|(view, _)| view).map_err(|_| fault(at, what))
 }
 
 /// UTF-16 units at `at`.
-pub(crate) fn units<'a>(bytes: &'a [u8], at: usize, count: usize, what: &'static str) -> Result<&'a [U16], Fault> {
+pub(crate) fn units<'a>(
+    bytes: &'a [u8],
+    at: usize,
+    count: usize,
+    what: &'static str,
+) -> Result<&'a [U16], RecordFault> {
     let found = bytes.get(at..).and_then(|tail| tail.get(..count * 2)).ok_or(fault(at, what))?;
     <[U16]>::ref_from_bytes(found).map_err(|_| fault(at, what))
 }
@@ -67,7 +72,7 @@ pub(crate) const fn reference_sequence(reference: u64) -> u16 {
 }
 
 /// Checks the update sequence and restores the saved bytes (docs/spec/ntfs.md#fixups).
-pub(crate) fn undo_fixups(block: &mut [u8], magic: [u8; 4], array_min: usize) -> Result<(), Fault> {
+pub(crate) fn undo_fixups(block: &mut [u8], magic: [u8; 4], array_min: usize) -> Result<(), RecordFault> {
     let head: &ProtectedHeader = view(block, 0, "shorter than its header")?;
     if head.magic != magic {
         return Err(fault(0, if head.magic == *b"BAAD" { "marked BAAD" } else { "wrong magic" }));
@@ -120,7 +125,7 @@ pub(crate) fn decode_runs(
     highest: i64,
     clusters: u64,
     runs: &mut Vec<RawRun>,
-) -> Result<(), Fault> {
+) -> Result<(), RecordFault> {
     let end = u64::try_from(highest.checked_add(1).ok_or(fault(0, "highest VCN out of range"))?)
         .map_err(|_| fault(0, "highest VCN out of range"))?;
     if end < lowest || end > limits::CLUSTERS_MAX {
@@ -221,7 +226,7 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, Fault> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, RecordFault> {
         let header: &RecordHeader = view(bytes, 0, "shorter than its header")?;
         let (first, used) = (usize::from(header.first_attribute.get()), header.bytes_used.get() as usize);
         if used > bytes.len() || used < first + 4 {
@@ -251,7 +256,7 @@ pub(crate) struct Attributes<'a> {
 }
 
 impl<'a> Iterator for Attributes<'a> {
-    type Item = Result<Attribute<'a>, Fault>;
+    type Item = Result<Attribute<'a>, RecordFault>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {
@@ -272,7 +277,7 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    fn parse(&mut self) -> Result<Option<Attribute<'a>>, Fault> {
+    fn parse(&mut self) -> Result<Option<Attribute<'a>>, RecordFault> {
         let at = self.at;
         let ty: &U32 = view(self.bytes, at, "no end marker")?;
         if ty.get() == types::END {
@@ -286,7 +291,7 @@ impl<'a> Attributes<'a> {
         let bytes = self.bytes.get(at..).and_then(|tail| tail.get(..len));
         let bytes = bytes.ok_or(fault(at + 4, "attribute runs past the bytes used"))?;
         self.at = at + len;
-        let inside = |fault: Fault| Fault { at: fault.at + at, ..fault };
+        let inside = |fault: RecordFault| RecordFault { at: fault.at + at, ..fault };
         let name = match usize::from(head.name_units) {
             0 => &[],
             count => {
@@ -330,7 +335,7 @@ impl<'a> Attributes<'a> {
 }
 
 /// A $FILE_NAME value and its name.
-pub(crate) fn file_name(value: &[u8]) -> Result<(&FileNameHeader, &[U16]), Fault> {
+pub(crate) fn file_name(value: &[u8]) -> Result<(&FileNameHeader, &[U16]), RecordFault> {
     let head: &FileNameHeader = view(value, 0, "file name is cut off")?;
     if head.name_units == 0 {
         return Err(fault(0x40, "empty file name"));

@@ -1,6 +1,6 @@
 //! Opens a volume, and reads its streams.
 
-use super::error::{ErrorKind, NtfsError, Place, ReadAt};
+use super::error::{ErrorKind, NtfsError, ReadAt, VolumePlace};
 use super::file::{self, Content, FileRecord, Stream};
 use super::index;
 use super::limits;
@@ -258,16 +258,16 @@ impl Volume {
 
     /// A record, fixups undone.
     pub(crate) fn read_record<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Vec<u8>, NtfsError> {
-        let place = Place::record(number);
+        let place = VolumePlace::record(number);
         let mut bytes = self.read_raw_record(reader, number)?;
         raw::undo_fixups(&mut bytes, *b"FILE", 0x2A)
-            .map_err(|fault| NtfsError::corrupt(Place { offset: Some(fault.at as u64), ..place }, fault.what))?;
+            .map_err(|fault| NtfsError::corrupt(VolumePlace { offset: Some(fault.at as u64), ..place }, fault.what))?;
         Ok(bytes)
     }
 
     /// A record as stored.
     pub(crate) fn read_raw_record<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Vec<u8>, NtfsError> {
-        let place = Place::record(number);
+        let place = VolumePlace::record(number);
         if number >= self.record_count() {
             return Err(NtfsError::not_found(place));
         }
@@ -284,7 +284,7 @@ impl Volume {
     /// [`FileRecord::damage`].
     pub fn open_file<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<FileRecord, NtfsError> {
         let bytes = self.read_record(reader, number)?;
-        let place = Place::record(number);
+        let place = VolumePlace::record(number);
         let record = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
         if !record.in_use() {
             return Err(NtfsError::not_found(place));
@@ -524,7 +524,7 @@ impl Volume {
 
     fn find_mft<R: ReadAt>(&mut self, reader: &mut R) -> Result<(), NtfsError> {
         let bytes = self.read_mft_record(reader)?;
-        let place = Place::record(records::MFT);
+        let place = VolumePlace::record(records::MFT);
         let record = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
         // The part of `$MFT` mapped by record 0 itself; a list's records must be in it (docs/spec/ntfs.md#appending,
         // point 3), or in the part mapped by earlier records in the list.
@@ -535,8 +535,11 @@ impl Volume {
         self.map_mft(runs, size, valid)?;
         if file::has_list(&record) {
             let list = file::read_list(self, reader, records::MFT, &record)?;
-            let fail = |fault: raw::Fault| {
-                NtfsError::corrupt(Place::stream(records::MFT, types::ATTRIBUTE_LIST, fault.at as u64), fault.what)
+            let fail = |fault: raw::RecordFault| {
+                NtfsError::corrupt(
+                    VolumePlace::stream(records::MFT, types::ATTRIBUTE_LIST, fault.at as u64),
+                    fault.what,
+                )
             };
             for entry in file::list_entries(&list).map_err(fail)? {
                 if entry.ty != types::DATA || !entry.name.is_empty() || entry.lowest == 0 {
@@ -549,7 +552,7 @@ impl Volume {
         if self.mft.size < size {
             // Partly readable: report it, and continue with the mapped part.
             self.facts.damage.push(NtfsError::corrupt(
-                Place::stream(0, types::DATA, self.mft.size),
+                VolumePlace::stream(0, types::DATA, self.mft.size),
                 "$MFT is not mapped to its end",
             ));
         }
@@ -566,10 +569,11 @@ impl Volume {
         let mut read = |lcn: Lcn| {
             let mut bytes = vec![0; size];
             let at = cluster.offset_of(lcn);
-            let place = Place { record: Some(records::MFT), attribute: None, offset: None };
+            let place = VolumePlace { record: Some(records::MFT), attribute: None, offset: None };
             reader.read_at(at, &mut bytes).map_err(|error| NtfsError::read(place, error))?;
-            raw::undo_fixups(&mut bytes, *b"FILE", 0x2A)
-                .map_err(|fault| NtfsError::corrupt(Place { offset: Some(fault.at as u64), ..place }, fault.what))?;
+            raw::undo_fixups(&mut bytes, *b"FILE", 0x2A).map_err(|fault| {
+                NtfsError::corrupt(VolumePlace { offset: Some(fault.at as u64), ..place }, fault.what)
+            })?;
             Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
             Ok(bytes)
         };
@@ -585,7 +589,7 @@ impl Volume {
 
     /// The runs of `$MFT` in its base record, its size and its valid length.
     fn mft_head(&self, record: &Record<'_>) -> Result<(Vec<RawRun>, u64, u64), NtfsError> {
-        let place = Place::record(records::MFT);
+        let place = VolumePlace::record(records::MFT);
         let mut head = None;
         for attribute in record.attributes() {
             let attribute = attribute.map_err(|fault| NtfsError::corrupt(place, fault.what))?;
@@ -595,8 +599,9 @@ impl Volume {
                 && body.lowest == 0
             {
                 let mut runs = Vec::new();
-                raw::decode_runs(body.pairs, 0, body.highest, self.geometry.clusters, &mut runs)
-                    .map_err(|fault| NtfsError::corrupt(Place::stream(records::MFT, types::DATA, 0), fault.what))?;
+                raw::decode_runs(body.pairs, 0, body.highest, self.geometry.clusters, &mut runs).map_err(|fault| {
+                    NtfsError::corrupt(VolumePlace::stream(records::MFT, types::DATA, 0), fault.what)
+                })?;
                 head = Some((runs, body.size, body.valid));
             }
         }
@@ -606,7 +611,7 @@ impl Volume {
     /// Takes the runs of `$MFT` so far, with those of a further piece from its attribute list.
     fn longer_mft<R: ReadAt>(&mut self, reader: &mut R, entry: &file::Listed) -> Result<Vec<RawRun>, NtfsError> {
         let bytes = self.read_record(reader, entry.holder.record)?;
-        let holder = Place::record(entry.holder.record);
+        let holder = VolumePlace::record(entry.holder.record);
         let piece = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(holder, fault.what))?;
         let base = piece.header.base_record.get();
         if !piece.in_use()
@@ -616,7 +621,7 @@ impl Volume {
             return Err(NtfsError::corrupt(holder, "not a piece of $MFT"));
         }
         let Content::Runs(mut runs) = std::mem::take(&mut self.mft.content) else {
-            return Err(NtfsError::not_found(Place::record(records::MFT)));
+            return Err(NtfsError::not_found(VolumePlace::record(records::MFT)));
         };
         let found = piece.attributes().map_while(Result::ok).find_map(|attribute| match attribute.body {
             raw::Body::NonResident(body)
@@ -639,7 +644,7 @@ impl Volume {
         let total: u64 = runs.iter().map(|run| u64::from(run.len)).sum();
         if total > self.geometry.clusters || runs.iter().any(|run| run.is_hole()) {
             return Err(NtfsError::corrupt(
-                Place::stream(0, types::DATA, 0),
+                VolumePlace::stream(0, types::DATA, 0),
                 "$MFT is larger than the volume or has holes",
             ));
         }
@@ -670,7 +675,7 @@ impl Volume {
                         self.facts.flags = head.flags.get();
                     }
                     None => damage.push(NtfsError::corrupt(
-                        Place::stream(records::VOLUME, types::VOLUME_INFORMATION, 0),
+                        VolumePlace::stream(records::VOLUME, types::VOLUME_INFORMATION, 0),
                         "no volume information",
                     )),
                 }
@@ -689,7 +694,7 @@ impl Volume {
     }
 
     fn read_upcase<R: ReadAt>(&mut self, reader: &mut R) -> Result<(), NtfsError> {
-        let place = Place::record(records::UPCASE);
+        let place = VolumePlace::record(records::UPCASE);
         let file = self.open_file(reader, records::UPCASE)?;
         let stream = file.data(&[]).ok_or(NtfsError::corrupt(place, "no data"))?;
         let bytes = self.read_whole(reader, stream, Upcase::UNITS as u64 * 2)?;
@@ -708,7 +713,7 @@ impl Volume {
         const NO_CLIENT: u16 = 0xFFFF;
         const FLAG_CLEAN: u16 = 2;
         let file = self.open_file(reader, records::LOG_FILE)?;
-        let stream = file.data(&[]).ok_or(NtfsError::corrupt(Place::record(records::LOG_FILE), "no data"))?;
+        let stream = file.data(&[]).ok_or(NtfsError::corrupt(VolumePlace::record(records::LOG_FILE), "no data"))?;
         let mut pages = vec![0; 2 * PAGE];
         let got = self.read_range(reader, stream, 0, &mut pages)?;
         let pages = &mut pages[..got];
@@ -772,7 +777,7 @@ fn read_geometry<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<(Geometry, B
     let mut first = [0; BOOT_BYTES];
     let primary = match reader.read_at(VolumeOffset(0), &mut first) {
         Ok(()) => parse_boot(&first),
-        Err(error) => Err(NtfsError::read(Place::volume(0), error)),
+        Err(error) => Err(NtfsError::read(VolumePlace::volume(0), error)),
     };
     let mut copy = [0; BOOT_BYTES];
     match primary {
@@ -802,7 +807,7 @@ fn read_geometry<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<(Geometry, B
 
 /// Parses the boot sector (docs/spec/ntfs.md#boot-sector).
 pub(crate) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
-    let not = |what| NtfsError { place: Place::volume(0), kind: ErrorKind::NotNtfs(what) };
+    let not = |what| NtfsError { place: VolumePlace::volume(0), kind: ErrorKind::NotNtfs(what) };
     let boot: &BootSector = view(bytes, 0, "").map_err(|_| not("shorter than a sector"))?;
     if boot.oem != *b"NTFS    " {
         return Err(not("no NTFS signature"));

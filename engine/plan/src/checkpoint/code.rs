@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Fault;
+use super::CheckpointFault;
 
 /// Longest text: paths have at most 4096 bytes, ids far fewer.
 const TEXT_LEN_MAX: usize = 64 << 10;
@@ -81,7 +81,7 @@ pub struct Decoder<'a> {
     rest: &'a [u8],
 }
 
-const SHORT: Fault = Fault("ends too early");
+const SHORT: CheckpointFault = CheckpointFault("ends too early");
 
 impl<'a> Decoder<'a> {
     /// A decoder of `bytes`.
@@ -98,7 +98,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// Fewer bytes are left; the same holds for the methods below.
-    pub fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], CheckpointFault> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(SHORT)?;
         self.rest = rest;
         Ok(taken)
@@ -108,7 +108,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// Fewer bytes are left.
-    pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], CheckpointFault> {
         self.take(N)?.try_into().map_err(|_| SHORT)
     }
 
@@ -116,7 +116,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// No byte is left.
-    pub fn u8(&mut self) -> Result<u8, Fault> {
+    pub fn u8(&mut self) -> Result<u8, CheckpointFault> {
         Ok(self.bytes::<1>()?[0])
     }
 
@@ -124,7 +124,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// Fewer bytes are left.
-    pub fn u32(&mut self) -> Result<u32, Fault> {
+    pub fn u32(&mut self) -> Result<u32, CheckpointFault> {
         Ok(u32::from_le_bytes(self.bytes()?))
     }
 
@@ -132,7 +132,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// Fewer bytes are left.
-    pub fn u64(&mut self) -> Result<u64, Fault> {
+    pub fn u64(&mut self) -> Result<u64, CheckpointFault> {
         Ok(u64::from_le_bytes(self.bytes()?))
     }
 
@@ -140,7 +140,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// Fewer bytes are left.
-    pub fn i64(&mut self) -> Result<i64, Fault> {
+    pub fn i64(&mut self) -> Result<i64, CheckpointFault> {
         Ok(i64::from_le_bytes(self.bytes()?))
     }
 
@@ -148,7 +148,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// Fewer bytes are left.
-    pub fn list(&mut self) -> Result<&'a [u8], Fault> {
+    pub fn list(&mut self) -> Result<&'a [u8], CheckpointFault> {
         let len = self.u64()?;
         self.take(usize::try_from(len).map_err(|_| SHORT)?)
     }
@@ -157,23 +157,26 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// It is cut off, no UTF-8, or too long.
-    pub fn text(&mut self) -> Result<String, Fault> {
+    pub fn text(&mut self) -> Result<String, CheckpointFault> {
         let bytes = self.list()?;
         if bytes.len() > TEXT_LEN_MAX {
-            return Err(Fault("holds a text that is too long"));
+            return Err(CheckpointFault("holds a text that is too long"));
         }
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Fault("holds a text that is not UTF-8"))
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| CheckpointFault("holds a text that is not UTF-8"))
     }
 
     /// An optional value, as [`Encoder::option`] writes it.
     ///
     /// # Errors
     /// It is cut off, or an error of `read`.
-    pub fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
+    pub fn option<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, CheckpointFault>,
+    ) -> Result<Option<T>, CheckpointFault> {
         match self.u8()? {
             0 => Ok(None),
             1 => read(self).map(Some),
-            _ => Err(Fault("holds a mark that is neither yes nor no")),
+            _ => Err(CheckpointFault("holds a mark that is neither yes nor no")),
         }
     }
 
@@ -181,7 +184,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// It is cut off, or exceeds that bound.
-    pub fn count(&mut self, least: usize) -> Result<usize, Fault> {
+    pub fn count(&mut self, least: usize) -> Result<usize, CheckpointFault> {
         let count = self.u64()?;
         let fits = usize::try_from(count).ok().filter(|count| count.saturating_mul(least.max(1)) <= self.rest.len());
         fits.ok_or(SHORT)

@@ -13,7 +13,7 @@
 //!
 //! Batches come in the order of the plan without gaps; the others when they happen. Of two about one file the later counts.
 
-use super::Fault;
+use super::CheckpointFault;
 use super::code::{Decoder, Encoder};
 
 /// Bytes of a frame before its contents.
@@ -122,10 +122,10 @@ impl Frame<'_> {
 ///
 /// # Errors
 /// The length exceeds [`FRAME_LEN_MAX`].
-pub fn body_len(head: &[u8; HEAD_LEN]) -> Result<usize, Fault> {
+pub fn body_len(head: &[u8; HEAD_LEN]) -> Result<usize, CheckpointFault> {
     let [_, len @ ..] = *head;
     let len = u32::from_le_bytes(len) as usize;
-    if len > FRAME_LEN_MAX { Err(Fault("holds a record that is too long")) } else { Ok(len) }
+    if len > FRAME_LEN_MAX { Err(CheckpointFault("holds a record that is too long")) } else { Ok(len) }
 }
 
 /// Whether a frame is that of a batch.
@@ -137,7 +137,7 @@ pub const fn is_batch(head: &[u8; HEAD_LEN]) -> bool {
 ///
 /// # Errors
 /// The reason why it is invalid.
-pub fn decode<'a>(head: &[u8; HEAD_LEN], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
+pub fn decode<'a>(head: &[u8; HEAD_LEN], body: &'a [u8]) -> Result<Frame<'a>, CheckpointFault> {
     let mut from = Decoder::new(body);
     match head[0] {
         BATCH => {
@@ -146,7 +146,8 @@ pub fn decode<'a>(head: &[u8; HEAD_LEN], body: &'a [u8]) -> Result<Frame<'a>, Fa
         }
         LEFT_OUT => {
             let file = from.u32()?;
-            let why = std::str::from_utf8(from.rest()).map_err(|_| Fault("holds a reason that is not UTF-8"))?;
+            let why =
+                std::str::from_utf8(from.rest()).map_err(|_| CheckpointFault("holds a reason that is not UTF-8"))?;
             Ok(Frame::LeftOut { file, why })
         }
         PROPERTY => Ok(Frame::Property { file: from.u32()?, md5: from.bytes()? }),
@@ -159,7 +160,7 @@ pub fn decode<'a>(head: &[u8; HEAD_LEN], body: &'a [u8]) -> Result<Frame<'a>, Fa
             Ok(Frame::Parts { number, sums })
         }
         CHAIN => Ok(Frame::Chain { number: from.u64()?, block: from.list()?, whole: from.rest() }),
-        _ => Err(Fault("holds a record of unknown kind")),
+        _ => Err(CheckpointFault("holds a record of unknown kind")),
     }
 }
 

@@ -15,7 +15,7 @@
 //! A checkpoint names the other two by length and digest of their beginnings ([`Prefix`]), so data appended after it
 //! was taken does not matter. The journal names the plan likewise. Missing or changed data within that length is
 //! damage, and is refused with the file's name: it can be restored. A checkpoint's version covers all files that it
-//! names (outcome log, images, batch under way); another version is refused ([`Fault::OTHER_VERSION`]). To roll a
+//! names (outcome log, images, batch under way); another version is refused ([`CheckpointFault::OTHER_VERSION`]). To roll a
 //! session back the checkpoints are sufficient: each holds its drive's identity, and the facts of its volume
 //! ([`Checkpoint::drive`]).
 //!
@@ -87,7 +87,7 @@ impl Prefix {
         to.bytes(&self.digest);
     }
 
-    fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
+    fn read(from: &mut Decoder<'_>) -> Result<Self, CheckpointFault> {
         Ok(Self { len: from.u64()?, digest: from.bytes()? })
     }
 }
@@ -118,9 +118,9 @@ pub struct Checkpoint {
 
 /// Reason why bytes are no valid checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(pub &'static str);
+pub struct CheckpointFault(pub &'static str);
 
-impl Fault {
+impl CheckpointFault {
     /// An undamaged checkpoint of a version that this program does not read.
     pub const OTHER_VERSION: Self = Self("was written by another version of dray");
 
@@ -133,13 +133,13 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CheckpointFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for CheckpointFault {}
 
 impl Checkpoint {
     /// The file's bytes: [`LEN`] of them.
@@ -174,23 +174,23 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The reason why they are invalid.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointFault> {
         let mut from = Decoder::new(bytes);
         if from.bytes::<8>()? != MAGIC {
-            return Err(Fault("is no checkpoint"));
+            return Err(CheckpointFault("is no checkpoint"));
         }
         // Another version may have another length.
         if from.u32()? != VERSION {
-            return Err(Fault::OTHER_VERSION);
+            return Err(CheckpointFault::OTHER_VERSION);
         }
         if bytes.len() != LEN {
-            return Err(Fault("has not the length of a checkpoint"));
+            return Err(CheckpointFault("has not the length of a checkpoint"));
         }
         let (inner, crc) = bytes.split_at(LEN - 8);
         let mut ours = Crc64::new();
         ours.update(inner);
         if ours.value().to_le_bytes() != crc {
-            return Err(Fault("has another checksum than its contents"));
+            return Err(CheckpointFault("has another checksum than its contents"));
         }
         Ok(Self {
             session: from.text()?,
@@ -224,7 +224,7 @@ impl Checkpoint {
 
 #[cfg(test)]
 mod tests {
-    use super::work::{AppendState, ConvertState, Copied, RecordBefore, Step};
+    use super::work::{AppendState, ConvertState, Copied, EncryptStep, RecordBefore};
     use super::*;
     use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
     use crate::units::{BatchNo, ByteLen, DeviceOffset, DeviceRange, FileNo};
@@ -259,7 +259,7 @@ mod tests {
     /// A state of the greatest length: the metadata region is full.
     fn convert() -> ConvertState {
         ConvertState {
-            step: Step::Passing,
+            step: EncryptStep::Passing,
             border: 77 << 20,
             volume: DeviceRange::new(1 << 20, 1 << 30),
             cluster: 4096,
@@ -331,9 +331,9 @@ mod tests {
             old[8..12].copy_from_slice(&3u32.to_le_bytes());
             old.resize(len, 0);
             let fault = Checkpoint::decode(&old).expect_err("another version");
-            assert_eq!(fault, Fault::OTHER_VERSION);
+            assert_eq!(fault, CheckpointFault::OTHER_VERSION);
             assert!(fault.advice("bring it back").contains("the version that began it"));
         }
-        assert_eq!(Fault("is damaged").advice("bring it back"), "bring it back");
+        assert_eq!(CheckpointFault("is damaged").advice("bring it back"), "bring it back");
     }
 }

@@ -1,7 +1,7 @@
 //! Progress of each kind of work: the part of a [`Checkpoint`](super::Checkpoint) that is not common to all of them.
 
 use super::code::{Decoder, Encoder};
-use super::{Fault, Prefix};
+use super::{CheckpointFault, Prefix};
 use crate::azure::journal::Work;
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::Regions;
@@ -79,7 +79,7 @@ pub struct Copied {
 
 /// Step of an encryption in place that has been reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum EncryptStep {
     /// Only free clusters have been written.
     Begun,
     /// The images are complete: the hidden files are being created, or removed.
@@ -94,7 +94,7 @@ pub enum Step {
     Done,
 }
 
-impl Step {
+impl EncryptStep {
     const ALL: [Self; 6] = [Self::Begun, Self::Ready, Self::Hidden, Self::Relocated, Self::Passing, Self::Done];
 }
 
@@ -102,8 +102,8 @@ impl Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvertState {
     /// Step that has been reached.
-    pub step: Step,
-    /// Border of [`Step::Passing`], in bytes of the volume.
+    pub step: EncryptStep,
+    /// Border of [`EncryptStep::Passing`], in bytes of the volume.
     pub border: u64,
     /// The volume on the drive.
     pub volume: DeviceRange,
@@ -113,7 +113,7 @@ pub struct ConvertState {
     pub places: [u64; 5],
     /// Whether free clusters are encrypted too.
     pub all: bool,
-    /// The images of the changes for the hidden files, as written; valid from [`Step::Ready`] on.
+    /// The images of the changes for the hidden files, as written; valid from [`EncryptStep::Ready`] on.
     pub images: Prefix,
     /// BitLocker's final metadata region.
     pub region: Vec<u8>,
@@ -186,18 +186,18 @@ impl WorkState {
         }
     }
 
-    pub(super) fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
+    pub(super) fn read(from: &mut Decoder<'_>) -> Result<Self, CheckpointFault> {
         Ok(match from.u8()? {
             1 => Self::Format(FormatState::read(from)?),
             2 => Self::Append(AppendState::read(from)?),
             3 => Self::Index(AppendState::read(from)?),
             4 => Self::Encrypt(ConvertState::read(from)?, AppendState::read(from)?),
-            _ => return Err(Fault("names an unknown kind of work")),
+            _ => return Err(CheckpointFault("names an unknown kind of work")),
         })
     }
 }
 
-fn flag(from: &mut Decoder<'_>) -> Result<bool, Fault> {
+fn flag(from: &mut Decoder<'_>) -> Result<bool, CheckpointFault> {
     from.option(|_| Ok(())).map(|set| set.is_some())
 }
 
@@ -211,7 +211,7 @@ impl FormatState {
         to.list(&self.secrets);
     }
 
-    fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
+    fn read(from: &mut Decoder<'_>) -> Result<Self, CheckpointFault> {
         Ok(Self {
             seed: from.u64()?,
             is_wiped: flag(from)?,
@@ -247,7 +247,7 @@ impl AppendState {
         });
     }
 
-    fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
+    fn read(from: &mut Decoder<'_>) -> Result<Self, CheckpointFault> {
         Ok(Self {
             next: BatchNo(from.u64()?),
             next_file: FileNo(from.u32()?),
@@ -273,10 +273,10 @@ impl ConvertState {
     ///
     /// # Errors
     /// They are implausible.
-    pub fn regions(&self, sector: SectorSize) -> Result<Regions, Fault> {
+    pub fn regions(&self, sector: SectorSize) -> Result<Regions, CheckpointFault> {
         let cluster = ClusterSize::from_bytes(self.cluster);
         let regions = cluster.and_then(|cluster| Regions::restore(self.volume.len, cluster, sector, self.places));
-        regions.ok_or(Fault("names places that no volume has"))
+        regions.ok_or(CheckpointFault("names places that no volume has"))
     }
 
     /// Region and front in one piece, from which the volume's keys are restored.
@@ -300,8 +300,9 @@ impl ConvertState {
         to.list(&self.front);
     }
 
-    fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
-        let step = Step::ALL.get(usize::from(from.u8()?)).copied().ok_or(Fault("names an unknown step"))?;
+    fn read(from: &mut Decoder<'_>) -> Result<Self, CheckpointFault> {
+        let step =
+            EncryptStep::ALL.get(usize::from(from.u8()?)).copied().ok_or(CheckpointFault("names an unknown step"))?;
         let border = from.u64()?;
         let volume = DeviceRange::new(from.u64()?, from.u64()?);
         let cluster = from.u64()?;
@@ -314,7 +315,7 @@ impl ConvertState {
         let (mut region, front) = (from.list()?.to_vec(), from.list()?.to_vec());
         region.resize(REGION_LEN, 0);
         if front.len() != FRONT_LEN {
-            return Err(Fault("holds no front of a volume"));
+            return Err(CheckpointFault("holds no front of a volume"));
         }
         Ok(Self { step, border, volume, cluster, places, all, images, region, front })
     }

@@ -13,7 +13,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use crate::checkpoint::Prefix;
 use crate::hash::{Crc64, Sha256};
 use crate::io::Waker;
-use crate::ntfs::append::{Append, Refusal, Step};
+use crate::ntfs::append::{Append, Refusal, WriteStep};
 use crate::ntfs::build::{Outcome, Tree};
 use crate::pool::{Pool, Slot};
 use crate::report::{Event, Kind, Problem};
@@ -114,8 +114,8 @@ impl<'a> Store<'a> {
 }
 
 /// One range of the device, with its old and its new contents.
-struct Entry {
-    step: Step,
+struct SidecarEntry {
+    step: WriteStep,
     at: u64,
     before: Vec<u8>,
     after: Vec<u8>,
@@ -169,7 +169,7 @@ pub fn prepare(
     let mut out = Sidecar::begin(sidecar).map_err(|error| side_failed(&error, name))?;
     let result = append.metadata(&mut View(opened), tree, outcome, &mut |step, at, bytes: &[u8]| {
         for (place, after) in opened.seal(at, bytes).map_err(|error| unwritable(&error, name))? {
-            if step == Step::Fresh {
+            if step == WriteStep::Fresh {
                 store.write(place, &after)?;
                 continue;
             }
@@ -180,8 +180,9 @@ pub fn prepare(
                 .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(place))?;
             // Unchanged sectors need no write; the final state of the mark is compared with the contents before the
             // mark.
-            if step == Step::Clean || before != after {
-                out.entry(&Entry { step, at: place.0, before, after }).map_err(|error| side_failed(&error, name))?;
+            if step == WriteStep::Clean || before != after {
+                out.entry(&SidecarEntry { step, at: place.0, before, after })
+                    .map_err(|error| side_failed(&error, name))?;
             }
         }
         Ok::<(), Failure>(())
@@ -201,7 +202,7 @@ pub fn prepare(
 /// Errors of the drive or of the sidecar. Repeat it.
 pub fn redo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     let name = &store.name();
-    for step in [Step::Mark, Step::Change, Step::Clean] {
+    for step in [WriteStep::Mark, WriteStep::Change, WriteStep::Clean] {
         read_entries(sidecar, |entry| {
             if entry.step == step {
                 store.write(DeviceOffset(entry.at), &entry.after)?;
@@ -222,7 +223,7 @@ pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     let name = &store.name();
     let mut marked = std::collections::BTreeSet::new();
     read_entries(sidecar, |entry| {
-        if entry.step == Step::Mark {
+        if entry.step == WriteStep::Mark {
             marked.insert(entry.at);
         }
         Ok(())
@@ -231,7 +232,7 @@ pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     for mark in [false, true] {
         read_entries(sidecar, |entry| {
             // A place that bears the mark was read before it did.
-            let of_mark = entry.step == Step::Mark || marked.contains(&entry.at);
+            let of_mark = entry.step == WriteStep::Mark || marked.contains(&entry.at);
             if of_mark == mark {
                 store.write(DeviceOffset(entry.at), &entry.before)?;
             }
@@ -288,8 +289,8 @@ fn prefix_of(file: &mut File) -> io::Result<Prefix> {
 /// The place of the first that has neither; errors of the drive or of the sidecar.
 pub fn check(sidecar: &mut File, medium: &dyn Medium, name: &str) -> Result<(), Problem> {
     let sector = medium.sector().bytes() as usize;
-    let mut marks: Vec<Entry> = Vec::new();
-    let of_mark = |step| matches!(step, Step::Mark | Step::Clean);
+    let mut marks: Vec<SidecarEntry> = Vec::new();
+    let of_mark = |step| matches!(step, WriteStep::Mark | WriteStep::Clean);
     read_entries(sidecar, |entry| {
         if of_mark(entry.step) {
             marks.push(entry);
@@ -403,12 +404,12 @@ impl<'f> Sidecar<'f> {
         self.file.write_all(bytes)
     }
 
-    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+    fn entry(&mut self, entry: &SidecarEntry) -> io::Result<()> {
         let step = match entry.step {
-            Step::Fresh => 0,
-            Step::Mark => 1,
-            Step::Change => 2,
-            Step::Clean => 3,
+            WriteStep::Fresh => 0,
+            WriteStep::Mark => 1,
+            WriteStep::Change => 2,
+            WriteStep::Clean => 3,
         };
         self.put(&[step])?;
         self.put(&entry.at.to_le_bytes())?;
@@ -430,7 +431,7 @@ impl<'f> Sidecar<'f> {
 
 /// Reads all entries; `Torn` unless the sidecar is complete. Entries are passed on before that is known, unless the
 /// caller checked with [`is_whole`] first.
-fn read_entries(sidecar: &mut File, mut see: impl FnMut(Entry) -> Result<(), Problem>) -> Result<(), SideError> {
+fn read_entries(sidecar: &mut File, mut see: impl FnMut(SidecarEntry) -> Result<(), Problem>) -> Result<(), SideError> {
     sidecar.seek(SeekFrom::Start(0))?;
     let mut file = BufReader::with_capacity(1 << 20, sidecar);
     let mut sum = Crc64::new();
@@ -445,9 +446,9 @@ fn read_entries(sidecar: &mut File, mut see: impl FnMut(Entry) -> Result<(), Pro
         file.read_exact(&mut step)?;
         sum.update(&step);
         let step = match step[0] {
-            1 => Step::Mark,
-            2 => Step::Change,
-            3 => Step::Clean,
+            1 => WriteStep::Mark,
+            2 => WriteStep::Change,
+            3 => WriteStep::Clean,
             0xFF => break,
             _ => return Err(SideError::Torn),
         };
@@ -465,7 +466,7 @@ fn read_entries(sidecar: &mut File, mut see: impl FnMut(Entry) -> Result<(), Pro
         file.read_exact(&mut after)?;
         sum.update(&before);
         sum.update(&after);
-        see(Entry { step, at, before, after })?;
+        see(SidecarEntry { step, at, before, after })?;
     }
     let (mut end, mut stored) = ([0; 8], [0; 8]);
     file.read_exact(&mut end)?;

@@ -1,7 +1,7 @@
 //! Copies file data into clusters that were free: their batches, and the places of those on the device.
 
 use super::commit::Store;
-use super::{Addition, Job};
+use super::{Addition, AdditionJob};
 use crate::hash;
 use crate::ntfs::append::Append;
 use crate::ntfs::build::LinearRange;
@@ -134,7 +134,7 @@ pub(super) fn first_bad(
 /// # Errors
 /// Errors of the drive, of its sources as a whole or of the hash log. An unreadable file is left out instead.
 pub(super) fn copy(
-    job: &Job<'_>,
+    job: &AdditionJob<'_>,
     append: &Append,
     store: &mut Store<'_>,
     pool: &Pool,

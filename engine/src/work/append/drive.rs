@@ -24,7 +24,7 @@ use crate::volume::files::Files;
 use crate::volume::find::View;
 use crate::work::append::earlier::Session;
 use crate::work::append::existing::ExistingVolume;
-use crate::work::keys::Keys;
+use crate::work::keys::InPlaceKeys;
 use crate::work::manifest::{self, Rules};
 use crate::work::planner;
 use crate::work::planner::Planner;
@@ -76,7 +76,7 @@ pub struct InPlaceDrive {
     /// Upper bound in bytes of its files next to the journal.
     pub beside: ByteLen,
     /// Created when the session runs.
-    pub keys: Option<Keys>,
+    pub keys: Option<InPlaceKeys>,
 }
 
 impl Planner<'_> {

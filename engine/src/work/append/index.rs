@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::azure::dataset::{BlobType, DatasetRow, Disposition};
-use crate::checkpoint::Fault;
+use crate::checkpoint::CheckpointFault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::report::{Kind, Problem, Problems};
 use crate::verify::index::IndexRow;
@@ -60,7 +60,7 @@ pub fn save(to: &mut Encoder<'_>, rows: &[IndexRow]) {
 ///
 /// # Errors
 /// The bytes are damaged.
-pub fn load(from: &mut Decoder<'_>) -> Result<Vec<IndexRow>, Fault> {
+pub fn load(from: &mut Decoder<'_>) -> Result<Vec<IndexRow>, CheckpointFault> {
     let mut rows = Vec::new();
     for _ in 0..from.count(30)? {
         rows.push(IndexRow {
@@ -73,7 +73,7 @@ pub fn load(from: &mut Decoder<'_>) -> Result<Vec<IndexRow>, Fault> {
                 2 => Some(BlobType::Page),
                 _ => None,
             },
-            disposition: Disposition::parse(&from.text()?).ok_or(Fault("holds an unknown disposition"))?,
+            disposition: Disposition::parse(&from.text()?).ok_or(CheckpointFault("holds an unknown disposition"))?,
         });
     }
     Ok(rows)

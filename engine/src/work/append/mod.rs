@@ -103,7 +103,7 @@ impl From<Problem> for Refused {
 
 /// An addition under way.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
-pub struct Job<'a> {
+pub struct AdditionJob<'a> {
     /// Index in the session's plan.
     pub index: usize,
     /// Files and volume.
@@ -327,7 +327,7 @@ impl Addition<'_> {
     }
 }
 
-impl Job<'_> {
+impl AdditionJob<'_> {
     /// Copies the files missing in `replay`, and prepares everything for becoming part of the volume: when this
     /// returns, the sidecar is complete. `sidecar` is open for reading and writing; its contents are ignored.
     ///
@@ -362,7 +362,7 @@ impl Job<'_> {
     /// the sidecar's length and digest.
     ///
     /// # Errors
-    /// As [`Job::copy`].
+    /// As [`AdditionJob::copy`].
     pub fn finish(
         &self,
         planned: &Planned,

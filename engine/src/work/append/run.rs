@@ -15,7 +15,7 @@ use super::commit::{self, Store};
 use super::copy::{self, first_bad};
 use super::drive::{AppendDrive, AppendKind, record_of};
 use super::existing::unlock;
-use super::{Addition, Job, Planned, encrypt};
+use super::{Addition, AdditionJob, Planned, encrypt};
 use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveInfo, DriveRecord, RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState};
@@ -48,7 +48,7 @@ use crate::volume::find::{Found, Opened, View};
 use crate::work::claim::claim;
 use crate::work::drive::{Durable, SLOTS, Save};
 use crate::work::drive_work::{Draw, DriveWork};
-use crate::work::keys::{Keys, NotRestored};
+use crate::work::keys::{InPlaceKeys, NotRestored};
 use crate::work::outcome::{OutcomeLog, Replay};
 use crate::work::planner;
 use crate::work::progress::{READ_BACK, identity_digest};
@@ -83,9 +83,9 @@ fn copied_of(checkpoint: &Checkpoint) -> Result<Copied, Problem> {
 
 /// Progress of a volume that is partly encrypted in place, in words; `None` for any other.
 pub fn encrypting(checkpoint: &Checkpoint) -> Option<String> {
-    let state = checkpoint.state.convert().filter(|state| state.step < encrypt::Step::Done)?;
+    let state = checkpoint.state.convert().filter(|state| state.step < encrypt::EncryptStep::Done)?;
     Some(match state.step {
-        encrypt::Step::Passing => format!("continues encrypting the volume from its byte {} on", state.border),
+        encrypt::EncryptStep::Passing => format!("continues encrypting the volume from its byte {} on", state.border),
         _ => "continues preparing to encrypt the volume".into(),
     })
 }
@@ -97,12 +97,12 @@ pub fn is_copied(checkpoint: &Checkpoint) -> bool {
 
 /// Whether rolling the drive back includes decrypting its volume.
 pub fn will_decrypt(checkpoint: &Checkpoint) -> bool {
-    checkpoint.state.convert().is_some_and(|state| state.step >= encrypt::Step::Passing)
+    checkpoint.state.convert().is_some_and(|state| state.step >= encrypt::EncryptStep::Passing)
 }
 
 /// Whether anything except free clusters of the volume was written.
 pub fn has_changed(checkpoint: &Checkpoint) -> bool {
-    is_copied(checkpoint) || checkpoint.state.convert().is_some_and(|state| state.step != encrypt::Step::Begun)
+    is_copied(checkpoint) || checkpoint.state.convert().is_some_and(|state| state.step != encrypt::EncryptStep::Begun)
 }
 
 /// Files next to the journal that belong to the drive.
@@ -326,7 +326,7 @@ fn encrypt_first(
     let facts = &drive.target.facts;
     let state = checkpoint.state.convert().cloned();
     let mut state = state.ok_or_else(|| Problem::new(Kind::Internal, "a plain volume without a plan for it"))?;
-    if state.step == encrypt::Step::Done {
+    if state.step == encrypt::EncryptStep::Done {
         return Ok(());
     }
     let found;
@@ -341,15 +341,21 @@ fn encrypt_first(
             &found
         }
     };
-    let mut work = encrypt::Work {
+    let mut work = encrypt::InPlaceEncryption {
         index,
         facts,
         medium: Arc::clone(device) as Arc<dyn Medium>,
         sector: drive.target.sector,
         now: shared.formatted,
         keys,
-        images: (&mut DriveFiles::open(&drive_files.hidden, state.step == encrypt::Step::Begun)?, &drive_files.hidden),
-        batches: (&DriveFiles::open(&drive_files.batch, state.step < encrypt::Step::Passing)?, &drive_files.batch),
+        images: (
+            &mut DriveFiles::open(&drive_files.hidden, state.step == encrypt::EncryptStep::Begun)?,
+            &drive_files.hidden,
+        ),
+        batches: (
+            &DriveFiles::open(&drive_files.batch, state.step < encrypt::EncryptStep::Passing)?,
+            &drive_files.batch,
+        ),
         batch_len: encrypt::batch_journal::BATCH_LEN,
         save: &mut |state| {
             if let Some(now) = checkpoint.state.convert_mut() {
@@ -367,10 +373,11 @@ fn encrypt_first(
 }
 
 /// The keys of a partly encrypted volume.
-fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveFiles) -> Result<Keys, Problem> {
+fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveFiles) -> Result<InPlaceKeys, Problem> {
     let regions = state.regions(target.sector).map_err(|fault| NotRestored::Checkpoint(fault.to_string()));
-    let keys = regions
-        .and_then(|regions| Keys::restore(&state.sealed_keys(), &regions, &drive_files.record, &target.facts.drive_id));
+    let keys = regions.and_then(|regions| {
+        InPlaceKeys::restore(&state.sealed_keys(), &regions, &drive_files.record, &target.facts.drive_id)
+    });
     keys.map_err(|why| {
         Problem::new(Kind::Environment, format!("the volume's key cannot be had: {why}"))
             .path(&drive_files.record)
@@ -491,7 +498,7 @@ fn copy(
     let log = resume(&what, &planned, drive_files, checkpoint, shared)?;
     checkpoint.plan = planned.digest(tree);
     let beside = journal_dir(&shared.request.journal);
-    let job = Job {
+    let job = AdditionJob {
         index,
         what,
         pace: shared.request.pace,
@@ -571,7 +578,7 @@ fn index_files(
     let (pace, workers, events, stop) = (shared.request.pace, shared.workers, shared.events, shared.stop);
     let (rate_limit, wipe_free) = (&shared.rate_limit, wipes_free(drive, shared));
     let beside = &*journal_dir(&shared.request.journal);
-    let job = Job { index, what, pace, bases: &[], beside, rate_limit, workers, wipe_free, events, stop };
+    let job = AdditionJob { index, what, pace, bases: &[], beside, rate_limit, workers, wipe_free, events, stop };
     let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
     let (manifest_md5, images) = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
     let written = store.written();
@@ -735,7 +742,7 @@ pub(crate) fn check_back(
     let Some(state) = checkpoint.state.convert() else { return Ok(()) };
     let keys = keys_again(state, target, &drive_files)?;
     let mut images = DriveFiles::open(&drive_files.hidden, false)?;
-    let ring = DriveFiles::open(&drive_files.batch, state.step != encrypt::Step::Passing)?;
+    let ring = DriveFiles::open(&drive_files.batch, state.step != encrypt::EncryptStep::Passing)?;
     encrypt::check_back(state, &keys, name, (&mut images, &drive_files.hidden), (&ring, &drive_files.batch))
 }
 
@@ -772,7 +779,7 @@ pub(crate) fn roll_back(
             let workers = Workers::start(1).map_err(|error| {
                 Problem::new(Kind::Environment, format!("the system refuses more threads: {error}"))
             })?;
-            let mut work = encrypt::Work {
+            let mut work = encrypt::InPlaceEncryption {
                 index: 0,
                 facts,
                 medium: Arc::clone(device) as Arc<dyn Medium>,
@@ -781,7 +788,7 @@ pub(crate) fn roll_back(
                 keys: &keys_again(&convert, target, &drive_files)?,
                 images: (&mut DriveFiles::open(&drive_files.hidden, false)?, &drive_files.hidden),
                 batches: (
-                    &DriveFiles::open(&drive_files.batch, convert.step != encrypt::Step::Passing)?,
+                    &DriveFiles::open(&drive_files.batch, convert.step != encrypt::EncryptStep::Passing)?,
                     &drive_files.batch,
                 ),
                 batch_len: encrypt::batch_journal::BATCH_LEN,
@@ -879,7 +886,7 @@ impl DriveWork for AppendDrive {
 
     fn draw_secrets(&mut self, draw: Draw<'_>) -> Result<(), Problem> {
         if let AppendKind::EncryptFirst(Some(first)) = &mut self.kind {
-            let keys = Keys::new(&draw(&first.regions, first.disk, &self.rules.drive_id))?;
+            let keys = InPlaceKeys::new(&draw(&first.regions, first.disk, &self.rules.drive_id))?;
             self.target.key = Some(Arc::clone(&keys.password));
             first.keys = Some(keys);
         }

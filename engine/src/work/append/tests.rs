@@ -282,7 +282,7 @@ fn copied_from(
     let manifest_len_max = crate::work::manifest::len_max(&tree, &rules).0;
     let avoid = &lab.avoid;
     let what = Addition { name: "sim", opened: &opened, avoid, tree: &tree, rules: &rules, manifest_len_max, now };
-    let job = Job {
+    let job = AdditionJob {
         index: 0,
         what,
         pace,

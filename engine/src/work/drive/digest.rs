@@ -10,7 +10,7 @@ use crate::pool::Slot;
 use crate::report::Problem;
 use crate::stream::contents::{FetchLine, Fetched, Unread};
 use crate::stream::sources::expected_facts;
-use crate::stream::workers::{CipherDirection, Digest, Done, How, Job, Span, Whole};
+use crate::stream::workers::{CipherDirection, Digest, DigestJob, Done, How, Span, Whole};
 use crate::work::outcome::{BegunBlock, Hashed};
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -113,7 +113,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         } else {
             pieces.map(|piece| (piece.range.clone(), piece.at.in_volume(volume))).collect()
         };
-        let job = Job {
+        let job = DigestJob {
             tag: seq,
             slot,
             len: batch.len,

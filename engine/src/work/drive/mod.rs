@@ -47,7 +47,7 @@ use crate::stream::contents::FetchLine;
 use crate::stream::event_loop::{self, Action, BlockIo, Next, Transfer};
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::sources::Sources;
-use crate::stream::workers::Job;
+use crate::stream::workers::DigestJob;
 use crate::units::{BatchNo, ByteLen, DeviceOffset, FileNo};
 use crate::work::outcome::{BegunBlock, OutcomeLog, PropertyHashes, Replay, Sum, WholeReader};
 
@@ -172,7 +172,7 @@ struct Under {
 struct SlotChain {
     /// Slots not sent yet, in order.
     left: VecDeque<u64>,
-    ready: HashMap<u64, Job>,
+    ready: HashMap<u64, DigestJob>,
     chain: Option<Md5Chain>,
     whole: Option<Md5Chain>,
     is_busy: bool,

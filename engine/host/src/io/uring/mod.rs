@@ -150,7 +150,7 @@ enum Kind {
         fill: Key,
         part: u32,
         within: Range<usize>,
-        step: Step,
+        step: PartState,
     },
     /// `range` is the range of the write's slot.
     Write {
@@ -166,7 +166,7 @@ enum Kind {
 }
 
 /// State of a part.
-enum Step {
+enum PartState {
     /// The path is being opened.
     Open,
     /// A small file is being read.
@@ -273,11 +273,11 @@ impl Uring {
     fn start_part(&mut self, fill: Key, part: u32, within: Range<usize>) {
         let filling = self.fills.get(fill).expect("a queued part has its fill");
         let step = match filling.parts[part as usize].from {
-            From::Path { .. } => Step::Open,
-            From::Open { .. } | From::Target { .. } => Step::Range { done: 0, asked: 0 },
+            From::Path { .. } => PartState::Open,
+            From::Open { .. } | From::Target { .. } => PartState::Range { done: 0, asked: 0 },
         };
         // Nothing to read from an open file: nothing to ask.
-        if matches!(step, Step::Range { .. }) && within.is_empty() {
+        if matches!(step, PartState::Range { .. }) && within.is_empty() {
             self.part_done(fill, part, PartResult::Done);
             return;
         }
@@ -315,7 +315,7 @@ impl Uring {
                 let filling = self.fills.get(*fill).expect("a part under way has its fill");
                 let part = &filling.parts[*part as usize];
                 let registered = match step {
-                    Step::Open => None,
+                    PartState::Open => None,
                     _ => self.registered.number(&self.ring.submitter(), &filling.slot),
                 };
                 part_entry(&filling.slot, registered, part, within, step)
@@ -437,9 +437,9 @@ impl Uring {
         let len = within.len();
 
         let next = match step {
-            Step::Open => match settle_open(outcome, meant, len, (*tries, *since)) {
+            PartState::Open => match settle_open(outcome, meant, len, (*tries, *since)) {
                 Opening::Opened(file) => {
-                    *step = Step::Path { file, done: 0 };
+                    *step = PartState::Path { file, done: 0 };
                     *tries = 0;
                     Next::Push
                 }
@@ -451,8 +451,8 @@ impl Uring {
                 Opening::Short => Next::Park,
                 Opening::Ended(result) => Next::Ended(result),
             },
-            Step::Path { file, done } => settle_path(settle(outcome, len - *done, 1, tries), file, done, meant),
-            Step::Range { done, asked } => {
+            PartState::Path { file, done } => settle_path(settle(outcome, len - *done, 1, tries), file, done, meant),
+            PartState::Range { done, asked } => {
                 let align = if matches!(meant.from, From::Target { .. }) { align } else { 1 };
                 settle_range(settle(outcome, *asked, align, tries), (done, *asked), within, meant)
             }
@@ -717,25 +717,25 @@ fn restrict(submitter: &Submitter<'_>) -> Result<(), NoRing> {
 }
 
 /// The entry for the present step of a part.
-fn part_entry(slot: &Slot, registered: Option<u16>, part: &Part, within: &Range<usize>, step: &mut Step) -> Entry {
+fn part_entry(slot: &Slot, registered: Option<u16>, part: &Part, within: &Range<usize>, step: &mut PartState) -> Entry {
     let start = |done: usize| slot.address().wrapping_add(part.into.start + within.start + done);
     match (step, &part.from) {
-        (Step::Open, From::Path { path, .. }) => {
+        (PartState::Open, From::Path { path, .. }) => {
             opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_c_str().as_ptr())
                 .flags(files::OPEN_FLAGS | libc::O_RDONLY)
                 .build()
         }
-        (Step::Path { file, done }, _) => {
+        (PartState::Path { file, done }, _) => {
             let rest = within.len() - *done;
             read_entry(file.as_raw_fd(), registered, start(*done), rest, *done as u64)
         }
-        (Step::Range { done, asked }, From::Open { file, offset }) => {
+        (PartState::Range { done, asked }, From::Open { file, offset }) => {
             let offset = offset + (within.start + *done) as u64;
             let route = file.route(offset, start(*done).addr(), within.len() - *done);
             *asked = route.len;
             read_entry(route.fd(), registered, start(*done), route.len, offset)
         }
-        (Step::Range { done, asked }, From::Target { at }) => {
+        (PartState::Range { done, asked }, From::Target { at }) => {
             *asked = within.len() - *done;
             let offset = at.0 + (within.start + *done) as u64;
             match registered {
@@ -745,7 +745,7 @@ fn part_entry(slot: &Slot, registered: Option<u16>, part: &Part, within: &Range<
                 None => opcode::Read::new(types::Fixed(0), start(*done), *asked as u32).offset(offset).build(),
             }
         }
-        (Step::Open, _) | (Step::Range { .. }, From::Path { .. }) => {
+        (PartState::Open, _) | (PartState::Range { .. }, From::Path { .. }) => {
             unreachable!("a step of another source")
         }
     }

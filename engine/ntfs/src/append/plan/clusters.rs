@@ -14,7 +14,7 @@ use crate::build::system::{I30, SDS};
 use crate::build::{LinearRange, Tree};
 use crate::format::{AttrType, INDEX_BLOCK, metafile};
 use crate::read::raw::types;
-use crate::read::{NtfsError, Place, ReadAt, display_name};
+use crate::read::{NtfsError, ReadAt, VolumePlace, display_name};
 use crate::units::{ByteLen, Clusters, Extent};
 
 impl Append {
@@ -110,7 +110,7 @@ impl Append {
     /// Grows `$MFT` by this many records, from the start of the space of metadata; returns the end of that.
     fn grow<R: ReadAt>(&mut self, reader: &mut R, records: u64) -> Result<u64, Refusal> {
         let file = self.volume.open_file(reader, u64::from(metafile::MFT))?;
-        let place = Place::record(u64::from(metafile::MFT));
+        let place = VolumePlace::record(u64::from(metafile::MFT));
         let data = file.data(&[]).ok_or(NtfsError::not_found(place))?;
         let bitmap = file.stream(types::BITMAP, &[]).ok_or(NtfsError::not_found(place))?;
         let record_bytes = self.record_bytes() as u64;
@@ -189,7 +189,7 @@ impl Append {
         let mut edit = self.edit(reader, number)?;
         let growth = &self.growth;
         let cluster = self.cluster();
-        let missing = || NtfsError::not_found(Place::record(number));
+        let missing = || NtfsError::not_found(VolumePlace::record(number));
         let mut extents = stream_extents(file.data(&[]).ok_or_else(missing)?);
         extents.extend(self.meta.extents(growth.place));
         let extents = joined(extents);

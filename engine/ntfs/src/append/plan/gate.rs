@@ -7,9 +7,9 @@ use super::NewSecurity;
 use crate::build::security::{self, Grant, GrantTo};
 use crate::build::system::I30;
 use crate::format::{file_attribute, metafile};
-use crate::read::index::{self as read_index, Index, Step};
+use crate::read::index::{self as read_index, Index, IndexStep};
 use crate::read::raw;
-use crate::read::{BackupBoot, ErrorKind, FileRecord, LogState, NtfsError, Place, ReadAt, Volume};
+use crate::read::{BackupBoot, ErrorKind, FileRecord, LogState, NtfsError, ReadAt, Volume, VolumePlace};
 
 /// `$Volume` flags that forbid changes: dirty, resize log, upgrade, deleting the USN journal, repairing object ids,
 /// chkdsk.
@@ -79,7 +79,7 @@ pub(super) fn guards<R: ReadAt>(
         }
         let number = u64::from(metafile::SECURE);
         let bytes = volume.read_record(reader, number)?;
-        let place = Place { record: Some(number), ..Default::default() };
+        let place = VolumePlace { record: Some(number), ..Default::default() };
         let edit = Edit::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
         if let Some(secure) = secure.settle(edit) {
             return Ok((dir, file, Some(secure)));
@@ -136,7 +136,7 @@ fn in_root<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<(Option<u32>, O
     let index = Index::open(volume, &root, &I30)?;
     let mut candidates = Vec::new();
     read_index::walk(volume, reader, &index, |step| {
-        if let Step::Entry { entry, .. } = step
+        if let IndexStep::Entry { entry, .. } = step
             && raw::reference_number(entry.reference) >= FIRST_USER
         {
             candidates.push(raw::reference_number(entry.reference));

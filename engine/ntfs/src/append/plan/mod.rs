@@ -15,9 +15,9 @@ use crate::build::record::{self, FileName, STANDARD_INFORMATION};
 use crate::build::system::I30;
 use crate::build::{Children, LinearRange, LinearSpace, Outcome, Times, Tree};
 use crate::format::{INDEX_BLOCK, StandardInformation, file_attribute, metafile, namespace, reference};
-use crate::read::index::{self as read_index, Index, Step};
+use crate::read::index::{self as read_index, Index, IndexStep};
 use crate::read::raw::{self, types};
-use crate::read::{FileRef, NtfsError, Place, ReadAt, Severity, Stream, Volume, display_name};
+use crate::read::{FileRef, NtfsError, ReadAt, Severity, Stream, Volume, VolumePlace, display_name};
 use crate::units::{ByteLen, ClusterSize, Clusters, Extent, Lcn, VolumeRange};
 
 /// Records below are never taken: metafiles, extensions of `$MFT`, and files that Windows adds on first mount.
@@ -227,7 +227,7 @@ impl Append {
         this.mft_extents = stream_extents(this.volume.mft());
         let number = u64::from(metafile::MFT_MIRR);
         let mirror = this.volume.open_file(reader, number)?;
-        let mirror = mirror.data(&[]).ok_or(NtfsError::not_found(Place::record(number)))?;
+        let mirror = mirror.data(&[]).ok_or(NtfsError::not_found(VolumePlace::record(number)))?;
         this.mirror = (stream_extents(mirror), mirror.size);
         this.match_existing(reader, tree)?;
         let free = this.free_extents(reader)?;
@@ -410,8 +410,8 @@ impl Append {
     /// A directory's record without its index; attributes from further records are moved into it.
     pub(super) fn edit_dir<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Directory, Refusal> {
         let bytes = self.volume.read_record(reader, number)?;
-        let place = Place { record: Some(number), ..Default::default() };
-        let fail = |fault: raw::Fault| NtfsError::corrupt(place, fault.what);
+        let place = VolumePlace { record: Some(number), ..Default::default() };
+        let fail = |fault: raw::RecordFault| NtfsError::corrupt(place, fault.what);
         let mut edit = Edit::new(&bytes).map_err(fail)?;
         let there = self.volume.open_file(reader, number)?;
         if let Some(error) = there.damage.first() {
@@ -446,8 +446,9 @@ impl Append {
     /// A record of the volume in pieces. One with attributes in further records is refused.
     pub(super) fn edit<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Edit, Refusal> {
         let bytes = self.volume.read_record(reader, number)?;
-        let mut edit = Edit::new(&bytes)
-            .map_err(|fault| NtfsError::corrupt(Place { record: Some(number), ..Default::default() }, fault.what))?;
+        let mut edit = Edit::new(&bytes).map_err(|fault| {
+            NtfsError::corrupt(VolumePlace { record: Some(number), ..Default::default() }, fault.what)
+        })?;
         if edit.find(types::ATTRIBUTE_LIST, &[]).is_some() {
             return Err(Refusal::NotUnderstood(format!("record {number} keeps its attributes in several records")));
         }
@@ -523,7 +524,7 @@ impl Append {
     /// Free records with their future sequence numbers, ascending.
     fn free_records<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<(u32, u16)>, Refusal> {
         let mft = self.volume.open_file(reader, u64::from(metafile::MFT))?;
-        let place = Place::record(u64::from(metafile::MFT));
+        let place = VolumePlace::record(u64::from(metafile::MFT));
         let bitmap = mft.stream(types::BITMAP, &[]).ok_or(NtfsError::not_found(place))?;
         let bits = self.volume.read_whole(reader, bitmap, 512 << 20)?;
         let count = self.volume.record_count();
@@ -605,17 +606,17 @@ impl Append {
         let file = self.volume.open_file(reader, number)?;
         let index = Index::open(&self.volume, &file, &I30)?;
         if index.block_bytes != INDEX_BLOCK as u64 {
-            let place = Place::stream(number, types::INDEX_ROOT, 0);
+            let place = VolumePlace::stream(number, types::INDEX_ROOT, 0);
             return Err(NtfsError::unsupported(place, "index blocks of another size than 4096"));
         }
         let mut broken = None;
         read_index::walk(&self.volume, reader, &index, |step| match step {
-            Step::Entry { node, entry } => {
+            IndexStep::Entry { node, entry } => {
                 let key = node.key(entry);
                 entries.push(entry.reference, key.len(), |out| out.copy_from_slice(key));
             }
-            Step::Broken(error) => broken = broken.take().or(Some(error)),
-            Step::Enter { .. } => {}
+            IndexStep::Broken(error) => broken = broken.take().or(Some(error)),
+            IndexStep::Enter { .. } => {}
         });
         broken.map_or(Ok(()), Err)
     }
@@ -771,7 +772,7 @@ pub fn root_stream<R: ReadAt>(volume: &Volume, reader: &mut R, name: &[u16]) -> 
 pub fn free_runs<R: ReadAt>(volume: &Volume, reader: &mut R, avoid: &[VolumeRange]) -> Result<Vec<Extent>, NtfsError> {
     let number = u64::from(metafile::BITMAP);
     let file = volume.open_file(reader, number)?;
-    let bitmap = file.data(&[]).ok_or(NtfsError::not_found(Place::record(number)))?;
+    let bitmap = file.data(&[]).ok_or(NtfsError::not_found(VolumePlace::record(number)))?;
     free_extents(volume, reader, bitmap, avoid)
 }
 

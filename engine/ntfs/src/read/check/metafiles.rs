@@ -14,10 +14,10 @@ fn view_entries<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
     index: &Index<'_>,
-) -> Vec<(Place, Vec<u8>, Option<SdsHeader>)> {
+) -> Vec<(VolumePlace, Vec<u8>, Option<SdsHeader>)> {
     let mut found = Vec::new();
     index::walk(volume, reader, index, |step| {
-        if let Step::Entry { node, entry } = step {
+        if let IndexStep::Entry { node, entry } = step {
             // In view indexes the reference is: u16 offset of the data, u16 its length.
             let (at, len) = (entry.reference as u16 as usize, (entry.reference >> 16) as u16 as usize);
             let bytes = node.entry_bytes(entry);
@@ -28,7 +28,7 @@ fn view_entries<R: ReadAt>(
     found
 }
 
-impl Check<'_> {
+impl Checker<'_> {
     pub(super) fn open<R: ReadAt>(&mut self, reader: &mut R, number: u64) -> Option<FileRecord> {
         match self.volume.open_file(reader, number) {
             Ok(file) => Some(file),
@@ -51,12 +51,12 @@ impl Check<'_> {
             let name: Vec<u16> = name.encode_utf16().collect();
             if !file.names.iter().any(|found| found.name == name && found.parent == FileRef { record: 5, sequence: 5 })
             {
-                self.report.error(Place::record(number), "metafile without its name");
+                self.report.error(VolumePlace::record(number), "metafile without its name");
             }
             let data = file.data(&[]);
             let first = data.and_then(|stream| stream.runs().first()).map(|run| u64::from(run.lcn));
             let size = data.map(Stream::size);
-            let place = Place::stream(number, types::DATA, 0);
+            let place = VolumePlace::stream(number, types::DATA, 0);
             let fine = match number {
                 records::MFT => first == Some(geometry.mft.0),
                 records::MFT_MIRROR => {
@@ -83,7 +83,7 @@ impl Check<'_> {
         }
         for number in 12..16 {
             if self.in_use[0] >> number & 1 == 0 {
-                self.report.warning(Place::record(number), "reserved record is not in use");
+                self.report.warning(VolumePlace::record(number), "reserved record is not in use");
             }
         }
     }
@@ -102,7 +102,7 @@ impl Check<'_> {
     pub(super) fn security_ids<R: ReadAt>(&mut self, reader: &mut R) {
         let Some(file) = self.open(reader, records::SECURE) else { return };
         let units = |name: &str| -> Vec<u16> { name.encode_utf16().collect() };
-        let place = Place::record(records::SECURE);
+        let place = VolumePlace::record(records::SECURE);
         let Some(sds) = file.data(&units("$SDS")) else {
             return self.report.error(place, "no $SDS");
         };
@@ -143,13 +143,13 @@ impl Check<'_> {
         }
         for (id, number) in std::mem::take(&mut self.security) {
             if !entries.contains_key(&id) {
-                self.report.error(Place::record(number), format!("security id {id:#x} does not exist"));
+                self.report.error(VolumePlace::record(number), format!("security id {id:#x} does not exist"));
             }
         }
     }
 
     /// Checks a descriptor in `$SDS` and its copy. `data`: its header by the index.
-    fn descriptor(&mut self, place: Place, data: &SdsHeader, sds: &[u8]) {
+    fn descriptor(&mut self, place: VolumePlace, data: &SdsHeader, sds: &[u8]) {
         const REGION: u64 = 256 << 10;
         let (hash, id, len) = (word(data, 0), word(data, 4), word(data, 16) as usize);
         let offset = u64::from(word(data, 8)) | u64::from(word(data, 12)) << 32;
@@ -179,7 +179,7 @@ impl Check<'_> {
 
     pub(super) fn record_bitmap<R: ReadAt>(&mut self, reader: &mut R) {
         let Some(file) = self.open(reader, records::MFT) else { return };
-        let place = Place::stream(records::MFT, types::BITMAP, 0);
+        let place = VolumePlace::stream(records::MFT, types::BITMAP, 0);
         let Some(stream) = file.stream(types::BITMAP, &[]) else {
             return self.report.error(place, "$MFT has no bitmap");
         };
@@ -201,7 +201,7 @@ impl Check<'_> {
                 let used = real >> bit & 1 != 0;
                 let what =
                     if used { "record in use is free in the bitmap" } else { "free record is used in the bitmap" };
-                self.report.error(Place::record(at as u64 * 8 + bit), what);
+                self.report.error(VolumePlace::record(at as u64 * 8 + bit), what);
             }
         }
     }
@@ -209,7 +209,7 @@ impl Check<'_> {
     pub(super) fn cluster_bitmap<R: ReadAt>(&mut self, reader: &mut R) {
         const CHUNK: usize = 1 << 20;
         let Some(file) = self.open(reader, records::BITMAP) else { return };
-        let place = |offset: u64| Place::stream(records::BITMAP, types::DATA, offset);
+        let place = |offset: u64| VolumePlace::stream(records::BITMAP, types::DATA, offset);
         let Some(stream) = file.data(&[]) else {
             return self.report.error(place(0), "$Bitmap has no data");
         };
@@ -282,9 +282,9 @@ impl Check<'_> {
             match self.volume.read_raw_record(reader, number) {
                 Ok(bytes) if bytes == copy => {}
                 Ok(_) if number < 4 => {
-                    self.report.error(Place::record(number), "mirror differs");
+                    self.report.error(VolumePlace::record(number), "mirror differs");
                 }
-                Ok(_) => self.report.warning(Place::record(number), "mirror differs"),
+                Ok(_) => self.report.warning(VolumePlace::record(number), "mirror differs"),
                 Err(error) => self.report.damage(&error),
             }
         }

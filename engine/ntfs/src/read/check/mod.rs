@@ -11,9 +11,9 @@ use std::fmt;
 use zerocopy::little_endian::U32;
 
 use super::catalog::each_record;
-use super::error::{NtfsError, Place, ReadAt};
+use super::error::{NtfsError, ReadAt, VolumePlace};
 use super::file::{self, FileRecord, FileRef, Namespace, Stream};
-use super::index::{self, Index, Node, Step};
+use super::index::{self, Index, IndexStep, Node};
 use super::limits;
 use super::raw::{self, Attribute, Body, Record, types, view};
 use super::volume::{BackupBoot, I30, LogState, Volume, records};
@@ -36,7 +36,7 @@ pub struct Finding {
     /// Its severity.
     pub severity: Severity,
     /// Structure that the finding is about.
-    pub place: Place,
+    pub place: VolumePlace,
     /// The fault, as a sentence without full stop.
     pub what: String,
 }
@@ -80,18 +80,18 @@ impl CheckReport {
         self.worst().is_none_or(|worst| worst < Severity::Warning)
     }
 
-    fn add(&mut self, severity: Severity, place: Place, what: impl Into<String>) {
+    fn add(&mut self, severity: Severity, place: VolumePlace, what: impl Into<String>) {
         self.total += 1;
         if self.findings.len() < limits::PROBLEMS_KEPT_MAX {
             self.findings.push(Finding { severity, place, what: what.into() });
         }
     }
 
-    fn error(&mut self, place: Place, what: impl Into<String>) {
+    fn error(&mut self, place: VolumePlace, what: impl Into<String>) {
         self.add(Severity::Error, place, what);
     }
 
-    fn warning(&mut self, place: Place, what: impl Into<String>) {
+    fn warning(&mut self, place: VolumePlace, what: impl Into<String>) {
         self.add(Severity::Warning, place, what);
     }
 
@@ -167,7 +167,7 @@ impl NameKey {
     }
 }
 
-struct Check<'v> {
+struct Checker<'v> {
     volume: &'v Volume,
     report: CheckReport,
     used: ClusterSet,
@@ -192,7 +192,7 @@ struct Check<'v> {
 impl Volume {
     /// Checks the whole volume. Memory: one bit for each record and used cluster, 48 bytes for each name.
     pub fn check<R: ReadAt>(&self, reader: &mut R) -> CheckReport {
-        let mut check = Check {
+        let mut check = Checker {
             volume: self,
             report: CheckReport::default(),
             used: ClusterSet::new(self.geometry().clusters),
@@ -249,7 +249,7 @@ const ALWAYS_RESIDENT: [u32; 8] = [
     types::END,
 ];
 
-impl Check<'_> {
+impl Checker<'_> {
     fn facts(&mut self) {
         let facts = self.volume.facts();
         for error in &facts.damage {
@@ -257,26 +257,28 @@ impl Check<'_> {
         }
         match facts.backup_boot {
             BackupBoot::Equal => {}
-            BackupBoot::Different => self.report.error(Place::default(), "backup boot sector differs from the first"),
-            BackupBoot::Missing => self.report.error(Place::default(), "no backup boot sector"),
-            BackupBoot::InUse => self.report.error(Place::volume(0), "boot sector damaged, its copy is in use"),
+            BackupBoot::Different => {
+                self.report.error(VolumePlace::default(), "backup boot sector differs from the first")
+            }
+            BackupBoot::Missing => self.report.error(VolumePlace::default(), "no backup boot sector"),
+            BackupBoot::InUse => self.report.error(VolumePlace::volume(0), "boot sector damaged, its copy is in use"),
         }
         if facts.truncated {
-            self.report.error(Place::default(), "volume is longer than its partition");
+            self.report.error(VolumePlace::default(), "volume is longer than its partition");
         }
         if facts.version != (3, 1) && facts.version != (3, 0) {
-            self.report.warning(Place::record(records::VOLUME), format!("NTFS version {:?}", facts.version));
+            self.report.warning(VolumePlace::record(records::VOLUME), format!("NTFS version {:?}", facts.version));
         }
         if facts.is_dirty() {
-            self.report.warning(Place::record(records::VOLUME), "volume is marked dirty");
+            self.report.warning(VolumePlace::record(records::VOLUME), "volume is marked dirty");
         }
         match facts.log {
             LogState::Empty | LogState::Clean | LogState::Chkdsk => {}
-            LogState::Dirty => self.report.warning(Place::record(records::LOG_FILE), "log was not closed"),
-            LogState::Unknown => self.report.warning(Place::record(records::LOG_FILE), "log is not understood"),
+            LogState::Dirty => self.report.warning(VolumePlace::record(records::LOG_FILE), "log was not closed"),
+            LogState::Unknown => self.report.warning(VolumePlace::record(records::LOG_FILE), "log is not understood"),
         }
         if facts.hibernated {
-            self.report.warning(Place::record(records::ROOT), "hiberfil.sys holds a hibernated system");
+            self.report.warning(VolumePlace::record(records::ROOT), "hiberfil.sys holds a hibernated system");
         }
     }
 
@@ -287,7 +289,7 @@ impl Check<'_> {
 
     /// Checks one record by itself.
     fn record(&mut self, number: u64, bytes: &[u8]) {
-        let place = |at: usize| Place { record: Some(number), attribute: None, offset: Some(at as u64) };
+        let place = |at: usize| VolumePlace { record: Some(number), attribute: None, offset: Some(at as u64) };
         let record = match Record::new(bytes) {
             Ok(record) => record,
             Err(fault) => return self.unread(number, &NtfsError::corrupt(place(fault.at), fault.what)),
@@ -332,7 +334,7 @@ impl Check<'_> {
     }
 
     fn attributes(&mut self, number: u64, record: &Record<'_>) {
-        let place = |at: usize| Place { record: Some(number), attribute: None, offset: Some(at as u64) };
+        let place = |at: usize| VolumePlace { record: Some(number), attribute: None, offset: Some(at as u64) };
         let base = record.header.base_record.get();
         let child = if base == 0 {
             FileRef { record: number, sequence: record.header.sequence.get() }
@@ -383,7 +385,7 @@ impl Check<'_> {
     }
 
     fn attribute(&mut self, number: u64, child: FileRef, attribute: &Attribute<'_>) {
-        let place = Place::stream(number, attribute.ty, attribute.at as u64);
+        let place = VolumePlace::stream(number, attribute.ty, attribute.at as u64);
         match attribute.body {
             Body::Resident { value, indexed } => {
                 if matches!(attribute.ty, types::INDEX_ALLOCATION) {
@@ -429,7 +431,7 @@ impl Check<'_> {
         }
     }
 
-    fn legal_name(&mut self, place: Place, record: u64, namespace: u8, name: &[u16]) {
+    fn legal_name(&mut self, place: VolumePlace, record: u64, namespace: u8, name: &[u16]) {
         let Some(namespace) = Namespace::from_raw(namespace) else {
             return self.report.error(place, "unknown name space");
         };
@@ -451,7 +453,7 @@ impl Check<'_> {
     /// Checks one file, with all its records.
     fn file(&mut self, file: &FileRecord) {
         let number = file.id.record;
-        let place = Place::record(number);
+        let place = VolumePlace::record(number);
         self.report.files += 1;
         for error in &file.damage {
             self.report.damage(error);
@@ -540,7 +542,7 @@ impl Check<'_> {
         for (extension, base) in &self.extensions {
             if self.gathered.binary_search(&(*extension, *base)).is_err() {
                 let what = format!("extension record that record {base} does not list");
-                self.report.error(Place::record(*extension), what);
+                self.report.error(VolumePlace::record(*extension), what);
             }
         }
     }
@@ -601,7 +603,7 @@ impl Check<'_> {
         reader: &mut R,
         file: &FileRecord,
         name: &[u16],
-        mut see: impl FnMut(&mut CheckReport, &Volume, Place, &[u8], &index::Entry, Option<&[u8]>),
+        mut see: impl FnMut(&mut CheckReport, &Volume, VolumePlace, &[u8], &index::IndexEntry, Option<&[u8]>),
     ) {
         let (volume, report) = (self.volume, &mut self.report);
         let index = match Index::open(volume, file, name) {
@@ -618,11 +620,11 @@ impl Check<'_> {
         let mut whole = true;
         let mut entries = 0u64;
         index::walk(volume, reader, &index, |step| match step {
-            Step::Broken(error) => {
+            IndexStep::Broken(error) => {
                 whole = false;
                 report.damage(&error);
             }
-            Step::Enter { node, depth, leaf } => {
+            IndexStep::Enter { node, depth, leaf } => {
                 if let Some(vcn) = node.vcn {
                     blocks.insert(vcn * index.vcn_bytes / block);
                 }
@@ -631,7 +633,7 @@ impl Check<'_> {
                     report.error(index.place(node, 0), "leaves at different depths");
                 }
             }
-            Step::Entry { node, entry } => {
+            IndexStep::Entry { node, entry } => {
                 entries += 1;
                 let place = index.place(node, entry.at);
                 let key = node.key(entry);
@@ -677,14 +679,14 @@ impl Check<'_> {
                 std::cmp::Ordering::Less => {
                     if let Some(key) = left.next() {
                         let parent = raw::reference_number(key.parent);
-                        let place = Place::stream(raw::reference_number(key.child), types::FILE_NAME, 0);
+                        let place = VolumePlace::stream(raw::reference_number(key.child), types::FILE_NAME, 0);
                         self.report.error(place, format!("name is not in the index of directory {parent}"));
                     }
                 }
                 std::cmp::Ordering::Greater => {
                     if let Some(key) = right.next() {
                         let child = raw::reference_number(key.child);
-                        let place = Place::stream(raw::reference_number(key.parent), types::INDEX_ROOT, 0);
+                        let place = VolumePlace::stream(raw::reference_number(key.parent), types::INDEX_ROOT, 0);
                         let what = format!("index entry for record {child}, which has no such name in this directory");
                         self.report.error(place, what);
                     }
@@ -696,7 +698,7 @@ impl Check<'_> {
 
 /// Checks the root of an index: sizes, type, and whether blocks and bitmap come together.
 fn index_root(report: &mut CheckReport, volume: &Volume, file: &FileRecord, index: &Index<'_>, name: &[u16]) {
-    let place = Place::stream(file.id.record, types::INDEX_ROOT, 0);
+    let place = VolumePlace::stream(file.id.record, types::INDEX_ROOT, 0);
     let (cluster, block) = (volume.geometry().cluster.bytes(), index.block_bytes);
     if block != u64::from(volume.geometry().index_block_bytes) {
         report.error(place, "index block size is not the volume's");
@@ -716,7 +718,7 @@ fn index_root(report: &mut CheckReport, volume: &Volume, file: &FileRecord, inde
 }
 
 /// Compares the bitmap of an index with the blocks that its tree uses.
-fn index_bitmap(report: &mut CheckReport, place: Place, bits: &[u8], blocks: &HashSet<u64>) {
+fn index_bitmap(report: &mut CheckReport, place: VolumePlace, bits: &[u8], blocks: &HashSet<u64>) {
     let marked = |number: u64| {
         let byte = usize::try_from(number / 8).ok().and_then(|at| bits.get(at));
         byte.is_some_and(|byte| byte >> (number % 8) & 1 != 0)

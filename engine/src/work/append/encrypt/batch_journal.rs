@@ -35,7 +35,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use rustix::fs::{FallocateFlags, OFlags};
 
-use crate::checkpoint::Fault;
+use crate::checkpoint::CheckpointFault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::hash;
 use crate::io::{Requests, Target};
@@ -119,7 +119,7 @@ pub struct Kept {
 
 /// State of a place.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum PlaceState {
     Empty,
     Torn,
     Whole(Kept),
@@ -249,7 +249,7 @@ impl<'f> BatchJournal<'f> {
         self.file.read_exact_at(&mut block, 0)?;
         let (inner, sum) = block.split_at(MARK_USED - 8);
         let mut from = Decoder::new(inner);
-        let mut read = || -> Result<Mark, Fault> {
+        let mut read = || -> Result<Mark, CheckpointFault> {
             if from.bytes::<8>()? != MAGIC || from.bytes::<32>()? != self.id {
                 return Ok(Mark::Broken);
             }
@@ -272,14 +272,14 @@ impl<'f> BatchJournal<'f> {
     /// another version wrote it; it cannot be read.
     pub fn under_way(&self, border: u64, direction: Direction) -> io::Result<Vec<Kept>> {
         let mark = self.marked()?;
-        let places = (0..PLACES).map(|place| self.place(place)).collect::<io::Result<Vec<Place>>>()?;
-        let is_torn = places.contains(&Place::Torn);
+        let places = (0..PLACES).map(|place| self.place(place)).collect::<io::Result<Vec<PlaceState>>>()?;
+        let is_torn = places.contains(&PlaceState::Torn);
         let mut found = Vec::new();
         let mut follow = |of: Direction| {
             let mut at = border;
             let before = |batch: &Batch| if of == Direction::Encrypt { batch.start } else { batch.end };
             while let Some(kept) = places.iter().find_map(|place| match place {
-                Place::Whole(kept) if kept.direction == of && before(&kept.batch) == at => Some(kept),
+                PlaceState::Whole(kept) if kept.direction == of && before(&kept.batch) == at => Some(kept),
                 _ => None,
             }) {
                 at = kept.batch.behind(of);
@@ -298,17 +298,17 @@ impl<'f> BatchJournal<'f> {
         if is_all { Ok(found) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
-    fn place(&self, place: u64) -> io::Result<Place> {
+    fn place(&self, place: u64) -> io::Result<PlaceState> {
         let mut head = vec![0; HEAD_LEN as usize];
         self.file.read_exact_at(&mut head, self.head_at(place))?;
         if head[..ALIGN].iter().all(|&byte| byte == 0) {
-            return Ok(Place::Empty);
+            return Ok(PlaceState::Empty);
         }
-        let Ok(Some(kept)) = self.parse(place, &head) else { return Ok(Place::Torn) };
-        Ok(if self.bytes(&kept)?.is_some() { Place::Whole(kept) } else { Place::Torn })
+        let Ok(Some(kept)) = self.parse(place, &head) else { return Ok(PlaceState::Torn) };
+        Ok(if self.bytes(&kept)?.is_some() { PlaceState::Whole(kept) } else { PlaceState::Torn })
     }
 
-    fn parse(&self, place: u64, head: &[u8]) -> Result<Option<Kept>, Fault> {
+    fn parse(&self, place: u64, head: &[u8]) -> Result<Option<Kept>, CheckpointFault> {
         let mut from = Decoder::new(head);
         if from.bytes::<8>()? != MAGIC || from.bytes::<32>()? != self.id {
             return Ok(None);
@@ -359,11 +359,11 @@ fn code(direction: Direction) -> u8 {
     u8::from(direction == Direction::Decrypt)
 }
 
-fn direction(code: u8) -> Result<Direction, Fault> {
+fn direction(code: u8) -> Result<Direction, CheckpointFault> {
     match code {
         0 => Ok(Direction::Encrypt),
         1 => Ok(Direction::Decrypt),
-        _ => Err(Fault("names an unknown direction")),
+        _ => Err(CheckpointFault("names an unknown direction")),
     }
 }
 
@@ -375,7 +375,7 @@ impl BatchJournal<'_> {
         let mark = self.marked().expect("a file");
         let mut spoiled = 0;
         for place in 0..PLACES {
-            let Place::Whole(Kept { batch, direction, .. }) = self.place(place).expect("a file") else { continue };
+            let PlaceState::Whole(Kept { batch, direction, .. }) = self.place(place).expect("a file") else { continue };
             let named = match mark {
                 Mark::Until(of, until) => {
                     let (low, high) = (border.min(until), border.max(until));
@@ -506,7 +506,7 @@ mod tests {
                 assert_eq!(under_way(&ring, after, direction), Ok(one), "{case}");
                 // The mark alone is damaged: good as long as nothing else is.
                 lab.flip(20);
-                let is_torn = matches!(ring.place(1), Ok(Place::Torn));
+                let is_torn = matches!(ring.place(1), Ok(PlaceState::Torn));
                 let still = if is_torn { DAMAGED } else { Ok(both.clone()) };
                 assert_eq!(under_way(&ring, border, direction), still, "{case}");
                 lab.flip(20);

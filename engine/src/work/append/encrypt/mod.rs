@@ -29,7 +29,7 @@ use pass::{Pass, START};
 use super::commit::{self, Store, refused};
 use crate::bitlocker::regions::{PlaceError, Regions};
 use crate::checkpoint::Prefix;
-pub use crate::checkpoint::work::{ConvertState as State, Step};
+pub use crate::checkpoint::work::{ConvertState as State, EncryptStep};
 use crate::hash;
 use crate::ntfs::build::Outcome;
 use crate::ntfs::read::Volume;
@@ -39,12 +39,12 @@ use crate::stream::medium::Medium;
 use crate::stream::workers::Workers;
 use crate::units::{ByteLen, DeviceRange, FileTime, SectorSize, VolumeOffset, VolumeRange};
 use crate::volume::find::{Found, Inside, Opened, View};
-use crate::work::keys::Keys;
+use crate::work::keys::InPlaceKeys;
 
 /// State of a volume that has not been written to yet.
-pub fn begun(volume: DeviceRange, regions: &Regions, all: bool, keys: &Keys) -> State {
+pub fn begun(volume: DeviceRange, regions: &Regions, all: bool, keys: &InPlaceKeys) -> State {
     State {
-        step: Step::Begun,
+        step: EncryptStep::Begun,
         border: START,
         volume,
         cluster: regions.cluster().bytes(),
@@ -62,15 +62,15 @@ pub fn begun(volume: DeviceRange, regions: &Regions, all: bool, keys: &Keys) -> 
 /// The fault, with the path of the file.
 pub fn check_back(
     state: &State,
-    keys: &Keys,
+    keys: &InPlaceKeys,
     name: &str,
     images: (&mut File, &Path),
     batches: (&File, &Path),
 ) -> Result<(), Problem> {
-    if state.step >= Step::Ready {
+    if state.step >= EncryptStep::Ready {
         commit::is_as_written(images.0, &state.images, name).map_err(|problem| problem.path(images.1))?;
     }
-    if state.step == Step::Passing {
+    if state.step == EncryptStep::Passing {
         let held = BatchJournal::look(batches.0, hash::sha256(&keys.region));
         pass::under_way(&held, state.border, Direction::Decrypt, name).map_err(|problem| problem.path(batches.1))?;
     }
@@ -79,7 +79,7 @@ pub fn check_back(
 
 /// Parameters of encrypting a volume in place.
 #[allow(missing_debug_implementations, reason = "holds callbacks")]
-pub struct Work<'a> {
+pub struct InPlaceEncryption<'a> {
     /// Index in the session's plan.
     pub index: usize,
     /// The drive, for reports.
@@ -91,7 +91,7 @@ pub struct Work<'a> {
     /// The session's time.
     pub now: FileTime,
     /// The volume's keys.
-    pub keys: &'a Keys,
+    pub keys: &'a InPlaceKeys,
     /// The sidecar with the images of the hidden files, open for reading and writing, and its path.
     pub images: (&'a mut File, &'a Path),
     /// The sidecar with the batch under way, with its path.
@@ -151,7 +151,7 @@ pub fn plain(found: Found) -> Result<Opened, Problem> {
     Ok(found.as_it_is())
 }
 
-impl<'a> Work<'a> {
+impl<'a> InPlaceEncryption<'a> {
     fn found(&self, state: &State) -> Result<Found, Problem> {
         let found = Found::look(Box::new(Arc::clone(&self.medium)), self.facts.clone(), None, None)?;
         if found.volume != state.volume {
@@ -174,7 +174,7 @@ impl<'a> Work<'a> {
     }
 
     /// Advances to a step; durable when this returns.
-    fn reach(&mut self, state: &mut State, step: Step, border: u64) -> Result<(), Problem> {
+    fn reach(&mut self, state: &mut State, step: EncryptStep, border: u64) -> Result<(), Problem> {
         (state.step, state.border) = (step, border);
         (self.save)(state)
     }
@@ -231,7 +231,7 @@ impl<'a> Work<'a> {
         })?;
         if border != state.border {
             pass.report(border)?;
-            self.reach(state, Step::Passing, border)?;
+            self.reach(state, EncryptStep::Passing, border)?;
         }
         // They would be taken for what is stored now.
         pass.batches.forget().map_err(|error| side(&error, name).path(self.batches.1))?;
@@ -251,7 +251,7 @@ impl<'a> Work<'a> {
         let never = Stop::new();
         let stop = if direction == Direction::Encrypt { self.stop } else { &never };
         let mut reached = |border: u64| {
-            self.reach(state, Step::Passing, border)?;
+            self.reach(state, EncryptStep::Passing, border)?;
             tell(border);
             Ok(())
         };
@@ -281,40 +281,40 @@ fn side(error: &io::Error, name: &str) -> Problem {
 ///
 /// # Errors
 /// Errors of the drive or of the files next to the journal. Repeat it, or call [`decrypt`].
-pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) -> Result<(), Problem> {
+pub fn encrypt(work: &mut InPlaceEncryption<'_>, state: &mut State, store: &mut Store<'_>) -> Result<(), Problem> {
     let regions = work.regions(state)?;
     let (name, keys) = (&work.facts.name, work.keys);
-    if state.step < Step::Done {
+    if state.step < EncryptStep::Done {
         (work.events)(Event::Stage { drive: work.index, stage: Stage::Encrypting });
         // Room for a batch, before anything is written to the drive.
         work.batches()?;
     }
-    if state.step == Step::Begun {
+    if state.step == EncryptStep::Begun {
         state.images = work.hide(state, &regions, store)?;
-        work.reach(state, Step::Ready, START)?;
+        work.reach(state, EncryptStep::Ready, START)?;
     }
-    if state.step == Step::Ready {
+    if state.step == EncryptStep::Ready {
         work.trust(state)?;
         commit::redo(work.images.0, store)?;
-        work.reach(state, Step::Hidden, START)?;
+        work.reach(state, EncryptStep::Hidden, START)?;
     }
-    if matches!(state.step, Step::Hidden | Step::Relocated) {
+    if matches!(state.step, EncryptStep::Hidden | EncryptStep::Relocated) {
         let medium = Arc::clone(&work.medium);
         let (volume, batches) = (state.volume, work.batches()?);
         let mut pass = Pass { name, medium: medium.as_ref(), store, volume, regions: &regions, keys, batches };
-        if state.step == Step::Hidden {
+        if state.step == EncryptStep::Hidden {
             pass.relocate()?;
-            work.reach(state, Step::Relocated, START)?;
+            work.reach(state, EncryptStep::Relocated, START)?;
         }
         // From here on the file records whether a batch is under way.
         pass.batches.forget().map_err(|error| side(&error, name).path(work.batches.1))?;
         pass.put_front(Direction::Encrypt)?;
-        work.reach(state, Step::Passing, START)?;
+        work.reach(state, EncryptStep::Passing, START)?;
     }
-    if state.step == Step::Passing {
+    if state.step == EncryptStep::Passing {
         work.pass(state, &regions, store, Direction::Encrypt)?;
         let end = state.volume.len.0;
-        work.reach(state, Step::Done, end)?;
+        work.reach(state, EncryptStep::Done, end)?;
     }
     Ok(())
 }
@@ -323,29 +323,29 @@ pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
 ///
 /// # Errors
 /// Errors of the drive or of the files next to the journal. Repeat it.
-pub fn decrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) -> Result<(), Problem> {
+pub fn decrypt(work: &mut InPlaceEncryption<'_>, state: &mut State, store: &mut Store<'_>) -> Result<(), Problem> {
     let regions = work.regions(state)?;
     let (name, keys) = (&work.facts.name, work.keys);
-    if state.step == Step::Done {
+    if state.step == EncryptStep::Done {
         let end = state.volume.len.0;
         work.batches()?.forget().map_err(|error| side(&error, name).path(work.batches.1))?;
-        work.reach(state, Step::Passing, end)?;
+        work.reach(state, EncryptStep::Passing, end)?;
     }
-    if state.step == Step::Passing {
+    if state.step == EncryptStep::Passing {
         work.pass(state, &regions, store, Direction::Decrypt)?;
-        work.reach(state, Step::Relocated, START)?;
+        work.reach(state, EncryptStep::Relocated, START)?;
     }
-    if state.step == Step::Relocated {
+    if state.step == EncryptStep::Relocated {
         let medium = Arc::clone(&work.medium);
         let (volume, batches) = (state.volume, work.batches()?);
         Pass { name, medium: medium.as_ref(), store, volume, regions: &regions, keys, batches }
             .put_front(Direction::Decrypt)?;
-        work.reach(state, Step::Hidden, START)?;
+        work.reach(state, EncryptStep::Hidden, START)?;
     }
-    if matches!(state.step, Step::Hidden | Step::Ready) {
+    if matches!(state.step, EncryptStep::Hidden | EncryptStep::Ready) {
         work.trust(state)?;
         commit::undo(work.images.0, store)?;
-        work.reach(state, Step::Begun, START)?;
+        work.reach(state, EncryptStep::Begun, START)?;
     }
     Ok(())
 }

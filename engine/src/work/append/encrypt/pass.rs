@@ -27,7 +27,7 @@ use crate::stream::medium::Medium;
 use crate::stream::workers::Workers;
 use crate::units::{DeviceOffset, DeviceRange, VolumeOffset, VolumeRange};
 use crate::work::append::commit::Store;
-use crate::work::keys::Keys;
+use crate::work::keys::InPlaceKeys;
 
 /// Offset at which the pass begins: the part before it is stored elsewhere.
 pub const START: u64 = FRONT_LEN as u64;
@@ -52,7 +52,7 @@ pub struct Pass<'a, 's> {
     /// BitLocker's areas.
     pub regions: &'a Regions,
     /// The volume's keys.
-    pub keys: &'a Keys,
+    pub keys: &'a InPlaceKeys,
     /// The batch under way.
     pub batches: BatchJournal<'a>,
 }

@@ -130,7 +130,7 @@ struct Sides {
 
 /// State shared by all attempts on one disk.
 struct Case {
-    keys: Keys,
+    keys: InPlaceKeys,
     started: State,
     batch_len: u64,
     facts: DriveFacts,
@@ -171,7 +171,7 @@ impl Case {
             user_password: false,
             created: FileTime::from_unix(NOW, 0),
         };
-        let keys = Keys::new(&VolumeSecrets::draw(spec, &mut Seeded::new(5))).expect("keys");
+        let keys = InPlaceKeys::new(&VolumeSecrets::draw(spec, &mut Seeded::new(5))).expect("keys");
         let started = begun(opened.found.volume, &plan.regions, all, &keys);
         assert!(!disk.deeds().iter().any(|deed| matches!(deed, Deed::Write(_))), "planning writes nothing");
         Self { keys, started, batch_len, facts: facts(disk) }
@@ -188,7 +188,7 @@ impl Case {
     ) -> Result<(), Problem> {
         let mut now = state.clone();
         let (stop, saved) = (Stop::new(), AtomicU64::new(0));
-        let mut work = Work {
+        let mut work = InPlaceEncryption {
             index: 0,
             facts: &self.facts,
             medium: Arc::new(disk.clone()),
@@ -303,14 +303,14 @@ fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all:
     while let Err(problem) = case.go(disk, &mut sides, &mut state, Direction::Encrypt, 3) {
         assert_eq!(problem.kind, Kind::Interrupted, "{problem}");
         pauses += 1;
-        if state.step == Step::Passing {
+        if state.step == EncryptStep::Passing {
             let opened = found(&twin(disk)).unlock(&case.key(), &mut |_, _| {}).expect("the key opens it");
             let volume = Volume::open(&mut View(&opened), opened.len()).expect("NTFS");
             assert!(volume.check(&mut View(&opened)).is_sound(), "readable on its way");
             assert!(opened.unwritable().is_some(), "nobody else writes to it");
         }
     }
-    assert!(state.step == Step::Done && pauses > 0, "{pauses} pauses");
+    assert!(state.step == EncryptStep::Done && pauses > 0, "{pauses} pauses");
     let written = || disk.deeds().into_iter().filter(|deed| matches!(deed, Deed::Write(_))).count();
     let before = written();
     case.go(disk, &mut sides, &mut state, Direction::Encrypt, 9).expect("nothing to do");
@@ -324,7 +324,7 @@ fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all:
         assert_left(&opened, &old, disk.size().0, "in place");
     }
     case.go(disk, &mut sides, &mut state, Direction::Decrypt, u64::MAX).expect("the way back");
-    assert_eq!(state.step, Step::Begun);
+    assert_eq!(state.step, EncryptStep::Begun);
     assert_eq!(differs(&twin(disk), &former, &free), None);
 }
 
@@ -490,7 +490,10 @@ fn what_cannot_be_read_ahead_ends_the_pass_behind_what_was_read_before() {
         assert!(at <= bad && bad < at + (1 << 20), "{at} for {bad}");
         // Everything before the batch with the bad sector is encrypted, and nothing is under way.
         let border = AT + state.border;
-        assert!(state.step == Step::Passing && border <= bad && bad < border + (512 << 10), "{border} for {bad}");
+        assert!(
+            state.step == EncryptStep::Passing && border <= bad && bad < border + (512 << 10),
+            "{border} for {bad}"
+        );
         let id = hash::sha256(&case.keys.region);
         let batches = BatchJournal::new(&sides.batches, id, case.batch_len).expect("a file");
         assert_eq!(batches.under_way(state.border, Direction::Encrypt).expect("a file"), []);
@@ -508,7 +511,7 @@ fn what_cannot_be_read_ahead_ends_the_pass_behind_what_was_read_before() {
         now.set_faults(faults());
         let problem = case.go(&now, &mut sides, &mut state, Direction::Decrypt, u64::MAX).expect_err("the same");
         let border = AT + state.border;
-        assert!(problem.kind == Kind::Drive && state.step == Step::Passing, "{problem}");
+        assert!(problem.kind == Kind::Drive && state.step == EncryptStep::Passing, "{problem}");
         assert!(bad < border && border <= bad + 512 + (512 << 10), "{border} for {bad}");
         now.set_faults(Faults::default());
         case.go(&now, &mut sides, &mut state, Direction::Decrypt, u64::MAX).expect("the way back");
@@ -543,7 +546,7 @@ fn batches_torn_as_they_were_stored_are_told_from_damaged_ones() {
             if case.go(&now, &mut sides, &mut state, direction, u64::MAX).is_ok() {
                 break;
             }
-            if state.step != Step::Passing {
+            if state.step != EncryptStep::Passing {
                 continue;
             }
             let left = now.image_after_cut(Landed::Seeded(cut));
@@ -586,7 +589,7 @@ fn a_batch_journal_of_another_version_is_refused_untouched() {
     let case = Case::new(&disk, Cipher::AesCbc256, false, 1 << 20);
     let (mut sides, mut state) = (lab.sides("sides"), case.started.clone());
     let problem = case.go(&disk, &mut sides, &mut state, Direction::Encrypt, 4).expect_err("it was stopped");
-    assert!(problem.kind == Kind::Interrupted && state.step == Step::Passing, "{problem}");
+    assert!(problem.kind == Kind::Interrupted && state.step == EncryptStep::Passing, "{problem}");
     sides.batches.write_all_at(b"DRAYenc2", 0).expect("room");
     let before = twin(&disk);
     for direction in [Direction::Encrypt, Direction::Decrypt] {
@@ -652,7 +655,7 @@ fn a_state_survives_its_checkpoint() {
     let lab = Lab::new("state", SectorSize::S512);
     let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
     let mut state = Case::new(&disk, Cipher::XtsAes128, true, 1 << 20).started;
-    (state.step, state.border) = (Step::Passing, 77 << 20);
+    (state.step, state.border) = (EncryptStep::Passing, 77 << 20);
     let used = state.region.iter().rposition(|&byte| byte != 0).expect("a region");
     assert!(used < REGION_LEN / 4, "{used} bytes");
     let checkpoint = Checkpoint {
