@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""account_client.py ENDPOINT COMMAND …: Microsoft's own client (PyPI azure-storage-blob) on the emulator's account.
+"""account_client.py ENDPOINT COMMAND …: Microsoft's own client (PyPI azure-storage-blob) on an account of the emulator.
 
   sas RIGHTS                            an account SAS
   list CONTAINER                        one JSON line a blob
@@ -46,8 +46,9 @@ if command == "sas":
     rights = azure.AccountSasPermissions.from_string(words[0])
     until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=2)
     kinds = azure.ResourceTypes(service=True, container=True, object=True)
-    print(azure.generate_account_sas("devstoreaccount1", KEY, kinds, rights, until, services=azure.Services(blob=True))
-          if hasattr(azure, "Services") else azure.generate_account_sas("devstoreaccount1", KEY, kinds, rights, until))
+    account = endpoint.rstrip("/").rsplit("/", 1)[-1]
+    print(azure.generate_account_sas(account, KEY, kinds, rights, until, services=azure.Services(blob=True))
+          if hasattr(azure, "Services") else azure.generate_account_sas(account, KEY, kinds, rights, until))
 elif command == "list":
     for one in service.get_container_client(words[0]).list_blobs(include=["metadata", "snapshots"]):
         settings = one.content_settings

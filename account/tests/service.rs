@@ -8,7 +8,7 @@ use dray_account::credential::AccountKey;
 use dray_account::sign::account_sas;
 use dray_account::{Account, BlobKind, Condition, Content, Credential, Endpoint, Failure, Include, Policy, Settings};
 use dray_engine::report::Stop;
-use dray_testdisks::azurite::{ACCOUNT, Azurite, Front, KEY};
+use dray_testdisks::azurite::{Azurite, Front, KEY};
 use md5::{Digest, Md5};
 
 fn scratch(name: &str) -> PathBuf {
@@ -51,7 +51,7 @@ const NAMES: [&str; 9] =
 #[test]
 fn judge_operations_are_the_service_s() {
     let dir = scratch("operations");
-    let Some(azurite) = Azurite::start(&dir) else { return };
+    let Some(azurite) = Azurite::open(&dir) else { return };
     let here = by_key(&azurite.endpoint);
     here.create_container("box").expect("made");
     assert_eq!(here.create_container("box").map_err(|failure| failure.status), Err(Some(409)));
@@ -140,7 +140,7 @@ fn judge_operations_are_the_service_s() {
 
     // A signature of our own allows the same, and no more than it says.
     let key = AccountKey::parse(KEY).expect("a key");
-    let sas = account_sas(ACCOUNT, &key, "rl", "2099-01-01T00:00:00Z", false);
+    let sas = account_sas(&azurite.account, &key, "rl", "2099-01-01T00:00:00Z", false);
     let reader = account(&azurite.endpoint, Credential::sas(&sas, jiff::Timestamp::now()).expect("a SAS"));
     assert_eq!(reader.read_whole("box", "blocks", 100).expect("read"), b"first second");
     assert!(reader.list("box", "dir/", Include::default(), None).expect("listed").blobs.len() == 1);
@@ -168,7 +168,7 @@ fn judge_operations_are_the_service_s() {
 #[test]
 fn faults_are_outlived_and_what_is_final_is_not_tried_again() {
     let dir = scratch("faults");
-    let Some(azurite) = Azurite::start(&dir) else { return };
+    let Some(azurite) = Azurite::alone(&dir) else { return };
     let direct = by_key(&azurite.endpoint);
     direct.create_container("box").expect("made");
     let data: Vec<u8> = (0..1 << 20).map(|i: u32| (i % 251) as u8).collect();

@@ -1,17 +1,20 @@
 //! A storage account on this machine: Azurite, and in front of it what it does not hold of the service's limits, and
-//! faults by a script. Both listen on 127.0.0.1 and end with the value, by their own process id.
+//! faults by a script. Both listen on 127.0.0.1.
+//!
+//! Azurite takes seconds to start, so the tests of a process share one server. Each gets an account of its own, which
+//! keeps containers apart.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::judge;
 
-/// The emulators' account.
-pub const ACCOUNT: &str = "devstoreaccount1";
-/// Its published key.
+/// The published key of the emulators' account, and here of every account.
 pub const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 /// The version that is asked for: without it npm takes an older one that ignores wrong hashes of pages.
 pub const VERSION: &str = "3.37.0";
@@ -26,37 +29,39 @@ fn npm(path: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// The account.
+/// More than a process has tests that want an account.
+const ACCOUNTS: usize = 100;
+
+/// The server, which ends with the value or with this process.
 #[derive(Debug)]
-pub struct Azurite {
+struct Server {
+    /// A shell: it kills its child, Azurite, when its own stdin ends.
     child: Child,
-    /// Its endpoint, account included.
-    pub endpoint: String,
-    dir: PathBuf,
+    port: u16,
 }
 
-impl Azurite {
-    /// Starts one in `dir`; `None`, loudly, when it is not here.
-    ///
-    /// # Panics
-    /// When it is here and does not start.
-    pub fn start(dir: &Path) -> Option<Self> {
+impl Server {
+    /// `None`, loudly, when Azurite is not here.
+    fn start() -> Option<Self> {
         let Some(program) = npm(".bin/azurite-blob") else {
             eprintln!("SKIPPED judge: Azurite {VERSION} is not here (npm could not fetch it)");
             return None;
         };
-        fs::create_dir_all(dir).expect("a directory");
         // Free a moment ago: Azurite does not say which port it took when it is to choose.
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        let mut child = Command::new(program)
+        let accounts: Vec<String> = (0..ACCOUNTS).map(|index| format!("{}:{KEY}", account(index))).collect();
+        let mut child = Command::new("sh")
+            .args(["-c", r#""$@" & read -r _; kill -KILL $!; wait"#, "sh"])
+            .arg(program)
             .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])
             .args(["--inMemoryPersistence", "--disableTelemetry", "--silent"])
-            .current_dir(dir)
-            .stdin(Stdio::null())
+            .env("AZURITE_ACCOUNTS", accounts.join(";"))
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("Azurite starts");
+            .expect("a shell");
         let (tell, told) = std::sync::mpsc::channel();
         let out = child.stdout.take().expect("piped");
         std::thread::spawn(move || {
@@ -69,8 +74,64 @@ impl Azurite {
                 line.clear();
             }
         });
+        let server = Self { child, port };
         assert!(told.recv_timeout(Duration::from_secs(90)).is_ok(), "Azurite says that it listens");
-        Some(Self { child, endpoint: format!("http://127.0.0.1:{port}/{ACCOUNT}"), dir: dir.to_owned() })
+        Some(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn account(index: usize) -> String {
+    format!("test{index:02}")
+}
+
+/// An account.
+#[derive(Debug)]
+pub struct Azurite {
+    /// Its name.
+    pub account: String,
+    /// Its endpoint, account included.
+    pub endpoint: String,
+    dir: PathBuf,
+    /// Its server, if no other test uses it.
+    _own: Option<Server>,
+}
+
+impl Azurite {
+    /// An empty account of the server that the tests of this process share, with files in `dir`; `None`, loudly, when
+    /// there is no Azurite here.
+    ///
+    /// # Panics
+    /// When it is here and does not start.
+    pub fn open(dir: &Path) -> Option<Self> {
+        static SHARED: OnceLock<Option<Server>> = OnceLock::new();
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let server = SHARED.get_or_init(Server::start).as_ref()?;
+        let index = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(index < ACCOUNTS, "more accounts are wanted than the server has");
+        Some(Self::of(server.port, account(index), dir))
+    }
+
+    /// Likewise of a server that ends with the value.
+    ///
+    /// # Panics
+    /// When it is here and does not start.
+    pub fn alone(dir: &Path) -> Option<Self> {
+        let server = Server::start()?;
+        let mut one = Self::of(server.port, account(0), dir);
+        one._own = Some(server);
+        Some(one)
+    }
+
+    fn of(port: u16, account: String, dir: &Path) -> Self {
+        fs::create_dir_all(dir).expect("a directory");
+        Self { endpoint: format!("http://127.0.0.1:{port}/{account}"), account, dir: dir.to_owned(), _own: None }
     }
 
     /// A file with the account's key.
@@ -141,13 +202,6 @@ impl Azurite {
     }
 }
 
-impl Drop for Azurite {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// `testdisks/account_front.py` in front of an account.
 #[derive(Debug)]
 pub struct Front {
@@ -177,7 +231,7 @@ impl Front {
         fs::write(&log, "").expect("a log");
         let mut child = Command::new(judge::python())
             .arg(project().join("testdisks/account_front.py"))
-            .arg(azurite.endpoint.trim_end_matches(ACCOUNT).trim_end_matches('/'))
+            .arg(azurite.endpoint.trim_end_matches(&azurite.account).trim_end_matches('/'))
             .args([&faults, &log])
             .arg(port.to_string())
             .stdin(Stdio::piped())
@@ -187,7 +241,7 @@ impl Front {
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
         let port = line.trim().strip_prefix("PORT ").expect("a port").to_owned();
-        Self { child, endpoint: format!("http://127.0.0.1:{port}/{ACCOUNT}"), log }
+        Self { child, endpoint: format!("http://127.0.0.1:{port}/{}", azurite.account), log }
     }
 
     /// The port it listens on.

@@ -143,7 +143,7 @@ fn a_preview_has_the_documented_form() {
 #[test]
 fn judge_a_preview_of_an_account_selects_as_the_table_says() {
     let dir = scratch("preview-account");
-    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    let Some(azurite) = Azurite::open(&dir.join("azurite")) else { return };
     fs::write(dir.join("x"), "content").expect("written");
     let file = dir.join("x").display().to_string();
     for (container, name, more) in [
@@ -211,7 +211,7 @@ fn judge_a_preview_of_an_account_selects_as_the_table_says() {
 fn judge_a_preview_by_block_lists_is_what_the_export_needs() {
     const BLOCKS: u64 = 20_000;
     let dir = scratch("preview-blocks");
-    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    let Some(azurite) = Azurite::open(&dir.join("azurite")) else { return };
     for name in ["one.img", "two.img"] {
         fs::File::create(dir.join(name)).and_then(|file| file.set_len(100_000_256)).expect("an image");
     }
@@ -304,7 +304,7 @@ fn sources(dir: &Path) -> [(&'static str, Vec<u8>); 6] {
 #[test]
 fn judge_an_audit_finds_what_became_of_an_upload_by_azcopy() {
     let dir = scratch("audit-azcopy");
-    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    let Some(azurite) = Azurite::open(&dir.join("azurite")) else { return };
     let files = sources(&dir);
     fs::write(dir.join("seed"), "seed").expect("written");
     let Some(sas) = azurite.client(&["sas", "rwdlac"]) else { return };
@@ -396,7 +396,7 @@ fn judge_an_audit_finds_what_became_of_an_upload_by_azcopy() {
 #[test]
 fn an_audit_by_manifest_reads_back_what_nothing_else_proves() {
     let dir = scratch("audit-manifest");
-    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    let Some(azurite) = Azurite::open(&dir.join("azurite")) else { return };
     // MD5 of "a" and of "b".
     let (a, b) = ("0CC175B9C0F1B6A831C399E269772661", "92EB5FFEE6AE2FEC3AD71C777531578F");
     let manifest = format!(

@@ -45,7 +45,7 @@ impl Exporting {
     /// `None`, loudly, without a judge.
     fn new(name: &str, blobs: &[Blob]) -> Option<Self> {
         let session = Session::new(name);
-        let azurite = Azurite::start(&session.path("azurite"))?;
+        let azurite = Azurite::open(&session.path("azurite"))?;
         let this = Self { session, azurite };
         this.upload(blobs).then_some(this)
     }

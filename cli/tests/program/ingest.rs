@@ -115,7 +115,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// An account, with its key in a file.
 fn account(session: &Session) -> Option<Azurite> {
-    let azurite = Azurite::start(&session.path("azurite"))?;
+    let azurite = Azurite::open(&session.path("azurite"))?;
     azurite.key_file().expect("a key");
     Some(azurite)
 }

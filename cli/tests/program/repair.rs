@@ -151,7 +151,7 @@ fn a_repair_that_was_killed_goes_on() {
 #[test]
 fn an_account_is_a_source() {
     let (session, before) = prepared("repair-account");
-    let Some(azurite) = Azurite::start(&session.path("azurite")) else { return };
+    let Some(azurite) = Azurite::open(&session.path("azurite")) else { return };
     let key = azurite.key_file().expect("a key file");
     for (container, name, kind) in
         [("data", "sub/many", "kind=block"), ("data", "sub/cut", "kind=block"), ("pages", "disk", "kind=page")]

@@ -620,7 +620,7 @@ fn shards_verify_rehearse_and_keep_many_drives() {
 #[test]
 fn shards_import_many_drives() {
     let session = prepared("shards-ingest");
-    let Some(azurite) = dray_testdisks::azurite::Azurite::start(&session.path("azurite")) else { return };
+    let Some(azurite) = dray_testdisks::azurite::Azurite::open(&session.path("azurite")) else { return };
     azurite.key_file().expect("a key");
     let endpoint = &azurite.endpoint;
     let words = format!("ingest i --journal job.jrn -- --endpoint {endpoint} --account-key-file azurite/account.key");

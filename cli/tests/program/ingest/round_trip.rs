@@ -58,7 +58,7 @@ fn judge_the_way_round_ends_where_it_began() {
 #[test]
 fn judge_the_demo_ends_with_blobs_in_an_account() {
     let dir = crate::common::scratch("demo-account");
-    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    let Some(azurite) = Azurite::open(&dir.join("azurite")) else { return };
     azurite.key_file().expect("a key");
     let demo = ["demo", "--dir", "demo", "--account-key-file", "azurite/account.key", "--endpoint"];
     let wrong = dray_in(&dir, &[&demo[..], &["no address"]].concat());
