@@ -148,9 +148,8 @@ impl Azurite {
     /// # Panics
     /// When it fails.
     pub fn client(&self, words: &[&str]) -> Option<String> {
-        let script = project().join("testdisks/account_client.py");
-        let output =
-            Command::new(judge::python()).arg(script).arg(&self.endpoint).args(words).output().expect("Python");
+        let words: Vec<&str> = std::iter::once(self.endpoint.as_str()).chain(words.iter().copied()).collect();
+        let output = judge::script("account_client.py", &words, b"").expect("Python");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         match output.status.code() {
             Some(0) => Some(said),

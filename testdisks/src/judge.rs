@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::Output;
 
 /// Result of a judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,16 +50,20 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The Python that has the judges' libraries (`scripts/test --judges` makes it), or the system's.
-pub fn python() -> PathBuf {
-    let private = project().join("target/judges/venv/bin/python");
-    if private.exists() { private } else { "python3".into() }
+pub use dray_fixtures::judges::python;
+
+/// Runs a script of this directory with these words and this input.
+///
+/// # Errors
+/// Without Python.
+pub fn script<S: AsRef<OsStr>>(name: &str, words: &[S], stdin: &[u8]) -> io::Result<Output> {
+    dray_fixtures::judges::script(&project().join("testdisks").join(name), words, stdin)
 }
 
 /// Runs `testdisks/judges.py NAME ARGS…`.
 pub fn ask<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Verdict {
-    let script = project().join("testdisks/judges.py");
-    match Command::new(python()).arg(script).arg(name).args(args).output() {
+    let words: Vec<&OsStr> = std::iter::once(name.as_ref()).chain(args.iter().map(AsRef::as_ref)).collect();
+    match script("judges.py", &words, b"") {
         Err(e) => Verdict::Skipped(format!("no Python: {e}")),
         Ok(out) => {
             let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
@@ -77,7 +81,7 @@ pub fn ask<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Verdict {
 /// # Errors
 /// Without Python, or when the drive has no data partition.
 pub fn volume_of(drive: &Path) -> io::Result<(u64, u64, u64)> {
-    let output = Command::new(python()).arg(project().join("testdisks/volume.py")).arg(drive).output()?;
+    let output = script("volume.py", &[drive], b"")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let numbers: Vec<u64> = said.split_whitespace().filter_map(|number| number.parse().ok()).collect();
     match numbers[..] {
@@ -128,8 +132,7 @@ pub fn dissect(drive: &Path, key: &str, plain: &Path, samples: u32) -> Verdict {
 
 /// Decrypts a drive's volume into the plain image `out` by libbde; zeros become holes.
 pub fn decrypt(drive: &Path, key: &str, out: &Path) -> Verdict {
-    let script = project().join("testdisks/decrypt.py");
-    match Command::new(python()).arg(script).args([drive, out]).args(["--recovery", key]).output() {
+    match script("decrypt.py", &[drive.as_os_str(), out.as_os_str(), "--recovery".as_ref(), key.as_ref()], b"") {
         Err(e) => Verdict::Skipped(format!("no Python: {e}")),
         Ok(done) if done.status.success() => Verdict::Pass(String::new()),
         Ok(done) => {
@@ -142,10 +145,9 @@ pub fn decrypt(drive: &Path, key: &str, out: &Path) -> Verdict {
 /// SHA-256 of a drive's volume as `reader` (`libbde` or `dissect`) decrypts it; `key` is `--recovery`, `--password` or
 /// `--bek`, and its value.
 pub fn decrypted(drive: &Path, key: [&str; 2], reader: &str) -> Verdict {
-    let script = project().join("testdisks/decrypt.py");
-    let mut command = Command::new(python());
-    command.arg(script).arg(drive).arg("-").args(key).args(["--with", reader]);
-    match command.output() {
+    let words = ["-", key[0], key[1], "--with", reader];
+    let words: Vec<&OsStr> = std::iter::once(drive.as_os_str()).chain(words.iter().map(AsRef::as_ref)).collect();
+    match script("decrypt.py", &words, b"") {
         Err(e) => Verdict::Skipped(format!("no Python: {e}")),
         Ok(done) if done.status.success() => Verdict::Pass(String::from_utf8_lossy(&done.stdout).trim().to_owned()),
         Ok(done) => {
@@ -211,20 +213,19 @@ pub struct Drive<'a> {
 impl Drive<'_> {
     /// Judges everything on the drive; the returned text is the judges' table.
     pub fn judge(&self) -> Verdict {
-        let mut command = Command::new(python());
-        command.arg(project().join("testdisks/judge_drive.py")).args([self.image, self.record]);
+        let mut words = vec![self.image.as_os_str(), self.record.as_os_str()];
         for (flag, path) in [("--dataset", self.dataset), ("--plain", self.plain)] {
             if let Some(path) = path {
-                command.arg(flag).arg(path);
+                words.extend([flag.as_ref(), path.as_os_str()]);
             }
         }
         if self.partial {
-            command.arg("--partial");
+            words.push("--partial".as_ref());
         }
         for judge in self.without {
-            command.args(["--without", judge]);
+            words.extend(["--without", judge].map(OsStr::new));
         }
-        match command.output() {
+        match script("judge_drive.py", &words, b"") {
             Err(e) => Verdict::Skipped(format!("no Python: {e}")),
             Ok(out) => {
                 // Skipped judges are reported one by one.

@@ -1,9 +1,8 @@
 //! Output for users and their programs: objects as in the schema, pages, templates, settings, logs without secrets.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::common::{Session, code, dray_in as dray, key_in, said, scratch};
 
@@ -20,16 +19,7 @@ fn session(name: &str) -> Session {
 
 /// Checks lines of objects against the schema, every field of them.
 pub fn described(lines: &[u8]) -> Option<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut child = Command::new(dray_testdisks::judge::python())
-        .arg(root.join("testdisks/check_events.py"))
-        .arg(root.join("cli/docs/events.schema.json"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python");
-    child.stdin.take().expect("piped").write_all(lines).expect("read");
-    let output = child.wait_with_output().expect("ends");
+    let output = dray_testdisks::judge::script::<&str>("check_events.py", &[], lines).expect("Python");
     if code(&output) == 3 {
         eprintln!("SKIPPED judge: {}", said(&output).trim());
         return None;
