@@ -121,7 +121,7 @@ fn judge_each_key_opens_a_drive_for_windows_alone() {
     let said = works(
         &session,
         &[
-            "drive.img:200MB",
+            "drive.img:100MB",
             "--from",
             "source",
             "--label",
