@@ -85,7 +85,9 @@ def put_dray(lab):
     place.mkdir()
     if not dray.exists():
         return
-    shutil.copy(dray, place / "dray")
+    # The rest of a debug build is for debuggers.
+    if not shutil.which("strip") or subprocess.run(["strip", "--strip-debug", "-o", place / "dray", dray]).returncode:
+        shutil.copy(dray, place / "dray")
     for line in run(["ldd", dray]).splitlines():
         found = re.search(r"(/\S+)", line.split("=>")[-1])
         if found:
@@ -97,7 +99,9 @@ def boot(args, ready, work):
     lab = work / "lab"
     lab.mkdir()
     put_dray(lab)
-    (lab / "command").write_text("exec 3>&-\n>/lab/started\n" + args.command + "\n")
+    # From the share the program would be read and translated anew each time that it starts.
+    local = "cp -r /lab/dray /run/ && mount --bind /run/dray /lab/dray"
+    (lab / "command").write_text(f"exec 3>&-\n>/lab/started\n{local}\n{args.command}\n")
     buses, devices = [], []
     for number, text in enumerate(args.disk):
         bus, more = disk_args(number, f"{text},_dir={work}")
