@@ -13,9 +13,9 @@ use crate::ntfs::build::Tree;
 use crate::plan::account::{ExportedFile, ExportedKind};
 use crate::plan::batches::Batch;
 use crate::plan::tree::DriveTree;
-use crate::report::{Advice, Kind, Problem, Setting};
+use crate::report::Problem;
 use crate::request::PrepRequest;
-use crate::work::list::FileSums;
+use crate::work::list::{FileSums, unwritable};
 
 /// A blob of an export, on a drive or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,11 +114,7 @@ pub fn keep_part(
 ) -> Result<(), Problem> {
     let path = place(&request.journal, &request.session, drive_id);
     let blobs = blobs_of(tree, batches, outcome, left_out);
-    blobs.and_then(|blobs| keep(&path, &blobs)).map_err(|error| {
-        Problem::new(Kind::Environment, format!("the list of the drive's blobs cannot be written: {error}"))
-            .path(&path)
-            .advice(Advice::from("make room on the journal's disk, then continue with ") + Setting::Resume)
-    })
+    blobs.and_then(|blobs| keep(&path, &blobs)).map_err(|error| unwritable("blobs", &path, &error))
 }
 
 fn blobs_of(

@@ -73,11 +73,14 @@ pub fn keep_part(
     left_out: &BTreeMap<u32, String>,
 ) -> Result<(), Problem> {
     let path = sidecar(&request.journal, &request.session, Sidecar::ListPart(drive_id));
-    write_part(&path, drive_id, tree, batches, outcome, left_out).map_err(|error| {
-        Problem::new(Kind::Environment, format!("the list of the drive's files cannot be written: {error}"))
-            .path(&path)
-            .advice(Advice::from("make room on the journal's disk, then continue with ") + Setting::Resume)
-    })
+    write_part(&path, drive_id, tree, batches, outcome, left_out).map_err(|error| unwritable("files", &path, &error))
+}
+
+/// A list of what is on a drive, which could not be written next to the journal.
+pub(super) fn unwritable(of: &str, path: &Path, error: &io::Error) -> Problem {
+    Problem::new(Kind::Environment, format!("the list of the drive's {of} cannot be written: {error}"))
+        .path(path)
+        .advice(Advice::from("make room on the journal's disk, then continue with ") + Setting::Resume)
 }
 
 fn write_part(
