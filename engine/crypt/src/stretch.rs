@@ -1,6 +1,8 @@
 //! Derives 256-bit keys from typed secrets: recovery passwords, passwords, and the slow stretch of both.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
@@ -18,6 +20,9 @@ pub const SALT_LEN: usize = 16;
 
 /// Rounds between two calls of the progress callback.
 const ROUNDS_PER_REPORT: u32 = ROUNDS / 64;
+
+/// Results that [`stretch_once`] keeps: several times the drives of one machine.
+const KNOWN_MAX: usize = 64;
 
 /// Groups of a recovery password.
 const GROUPS: usize = 8;
@@ -60,6 +65,29 @@ pub fn stretch(hash: &Key32, salt: &[u8; SALT_LEN], progress: &mut dyn FnMut(u32
     }
     let mut key = Key32::new([0; 32]);
     key.expose_mut().copy_from_slice(&blocks[0][..32]);
+    key
+}
+
+/// As [`stretch`], which is done once for the same hash and salt: a session opens a drive up to three times. The last
+/// [`KNOWN_MAX`] results stay in memory until the process ends, as the keys of drives under way do.
+pub fn stretch_once(hash: &Key32, salt: &[u8; SALT_LEN], progress: &mut dyn FnMut(u32)) -> Key32 {
+    /// Results by the SHA-256 of what they come from, oldest first.
+    static KNOWN: Mutex<VecDeque<([u8; 32], Key32)>> = Mutex::new(VecDeque::new());
+    // Each entry is whole, also where another thread panicked.
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let input: [u8; 32] = Sha256::new().chain_update(hash.expose()).chain_update(salt).finalize().into();
+    let copy = |key: &Key32| Key32::new(*key.expose());
+    let found = known().iter().find(|(from, _)| *from == input).map(|(_, key)| copy(key));
+    if let Some(key) = found {
+        progress(ROUNDS);
+        return key;
+    }
+    let key = stretch(hash, salt, progress);
+    let mut known = known();
+    if known.len() == KNOWN_MAX {
+        known.pop_front();
+    }
+    known.push_back((input, copy(&key)));
     key
 }
 
@@ -229,6 +257,20 @@ pub(crate) mod tests {
     }
 
     /// `DRAY_STRETCHES` is how many of each kind, for an emulated processor, which takes seconds for each.
+    #[test]
+    fn the_same_password_and_salt_are_stretched_once() {
+        let hash = password_hash("stretched once");
+        let once = |salt: u8| {
+            let mut reports = 0;
+            let key = stretch_once(&hash, &[salt; SALT_LEN], &mut |_| reports += 1);
+            (*key.expose(), reports)
+        };
+        let first = once(1);
+        assert_eq!(first, (*stretch(&hash, &[1; SALT_LEN], &mut |_| {}).expose(), 64));
+        assert_ne!(once(2).0, first.0, "another salt, another key");
+        assert_eq!(once(1), (first.0, 1), "known");
+    }
+
     #[test]
     fn judge_windows_stretched_keys() {
         let most: usize = std::env::var("DRAY_STRETCHES").map_or(usize::MAX, |text| text.parse().unwrap());

@@ -17,7 +17,7 @@ use super::format::{
 pub use super::format::{FRONT_LEN, REGION_LEN};
 use super::regions::Regions;
 use crate::crypt::secret::{Key32, SecretBytes};
-use crate::crypt::stretch::{RecoveryPassword, SALT_LEN, stretch};
+use crate::crypt::stretch::{RecoveryPassword, SALT_LEN, stretch_once};
 use crate::crypt::{Cipher, KeyError, SectorCipher};
 use crate::units::{DiskShape, FileTime, Guid};
 pub use converting::Converting;
@@ -150,11 +150,11 @@ impl VolumeSecrets {
         self.external_key.as_ref().map(|key| key_file(self.ids.external, key, self.time()))
     }
 
-    /// The bytes of each of the three metadata regions. `progress` is called during the key stretching ([`stretch`]),
+    /// The bytes of each of the three metadata regions. `progress` is called during the key stretching ([`stretch_once`]),
     /// the slow part.
     pub fn region(&self, progress: &mut dyn FnMut(u32)) -> Box<[u8; REGION_LEN]> {
         let Self { spec, keys, ids, recovery, external_key, user, salt, .. } = self;
-        let stretched = stretch(&recovery.password.hash(), salt, progress);
+        let stretched = stretch_once(&recovery.password.hash(), salt, progress);
 
         let headers_len = size_of::<BlockHeader>() + size_of::<DatasetHeader>();
         let mut out = Writer::new(vec![0; headers_len], self.time(), FIRST_COUNTER);
@@ -162,7 +162,7 @@ impl VolumeSecrets {
         // Before the recovery password, which two versions of cryptsetup do not find if it comes first
         // (docs/spec/bitlocker.md#what-readers-require).
         if let Some(user) = user {
-            password_protector(&mut out, &keys.vmk, user, &stretch(&user.hash, &user.salt, &mut |_| {}));
+            password_protector(&mut out, &keys.vmk, user, &stretch_once(&user.hash, &user.salt, &mut |_| {}));
         }
         recovery_protector(&mut out, &keys.vmk, recovery, salt, &stretched);
         if let Some(key) = external_key {

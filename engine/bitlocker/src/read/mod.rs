@@ -20,7 +20,7 @@ use super::format::{FRONT_LEN, REGION_LEN, VERSION_SEVEN, VERSION_VISTA, key_typ
 use super::keys::KeyInput;
 use super::map::{Layout, Mapping, MappingError, ReadAt};
 use crate::crypt::secret::{Key16, Key32, SecretBytes};
-use crate::crypt::stretch::{ROUNDS, RecoveryPassword, password_hash, stretch};
+use crate::crypt::stretch::{ROUNDS, RecoveryPassword, password_hash, stretch_once};
 use crate::crypt::{Cipher, SectorCipher};
 use crate::units::{Guid, VolumeOffset};
 
@@ -248,7 +248,7 @@ impl Volume {
             };
             let mut stretched = |hash: Key32| {
                 let salt = protector.stretch.as_ref().map(|stretch| stretch.salt)?;
-                let key = stretch(&hash, &salt, &mut |rounds| progress(done + u64::from(rounds), total));
+                let key = stretch_once(&hash, &salt, &mut |rounds| progress(done + u64::from(rounds), total));
                 done += u64::from(ROUNDS);
                 Some(key)
             };
