@@ -207,7 +207,7 @@ fn ask(drive: &DriveFacts, fate: Fate, person: &mut dyn Person) -> bool {
          \x20 serial  {}\n\
          \x20 size    {}\n\
          \x20 on it   {}\n\
-         Type {what} to go on, or press Enter to stop: ",
+         Type {what} to continue, or press Enter to stop: ",
         drive.name,
         drive.path.display(),
         drive.model.as_deref().unwrap_or("unknown"),

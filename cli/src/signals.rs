@@ -32,7 +32,7 @@ pub const BENCH: &str = "drives that were written to are left without a table: m
 /// Advice for an interrupted verification.
 pub const VERIFY: &str = "nothing was written to the drives: run the same command again";
 /// Advice for an interrupted import into an account.
-pub const INGEST: &str = "what arrived is kept: run the same command again, and it goes on";
+pub const INGEST: &str = "what arrived is kept: run the same command again, and it resumes";
 
 /// Advice for an interrupted erasure.
 pub const ERASE: &str = "what was overwritten stays so: run the same command again";

@@ -331,7 +331,7 @@ impl PrepRequest {
             Action::Resume => {
                 if self.initial_driveset.is_some() || self.dataset.is_some() {
                     problems.push(
-                        Problem::new(Kind::Usage, "going on takes no dataset and no initial driveset").advice(
+                        Problem::new(Kind::Usage, "resuming takes no dataset and no initial driveset").advice(
                             Advice::from("the session knows them; drives may join with ") + Setting::AdditionalDriveset,
                         ),
                     );

@@ -40,7 +40,7 @@ const IN_FLIGHT: u32 = 64;
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "The drives are never written to. A drive that the service would refuse is not imported. Run the \
-                        same command again after an interruption, an outage or a kill: it goes on, and what arrived \
+                        same command again after an interruption, an outage or a kill: it resumes, and what arrived \
                         is not sent twice. Exit code 0 only if every blob is in the account, or was to be skipped. 3: \
                         the account did not take some. 5: some differ from the manifest, or are missing on the \
                         drive.\n\n\
@@ -86,7 +86,7 @@ pub struct SendingArgs {
     /// Bytes a second sent, by all drives together: 50MB, 50MiB
     #[arg(long, value_name = "SIZE", value_parser = size::rate)]
     rate_limit: Option<u64>,
-    /// Directory of the state that an interrupted import goes on from [default: that of the record]
+    /// Directory of the state that an interrupted import resumes from [default: that of the record]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Forget what earlier runs have sent
@@ -314,7 +314,7 @@ impl IngestOutcome {
             }
             Exit::Interrupted => (
                 "INTERRUPTED",
-                format!("{there} of {} are in the account: the same command goes on", count(blobs, "blob")),
+                format!("{there} of {} are in the account: the same command resumes", count(blobs, "blob")),
             ),
             _ => {
                 let (refused, at_fault) = self.failed();

@@ -40,7 +40,7 @@ const SHOWN_MAX: usize = 20;
                         dray RepairImport /r:9WM35C2V.rep /d:/data;/more /sn:ACCOUNT /sk:@key \\\n      \
                         /CopyLogFile:9WM35C2V_error.xml /PathMapFile:9WM35C2V.txt")]
 pub struct RepairImportArgs {
-    /// File that keeps what was reached: one a drive; the same one goes on
+    /// File that keeps what was reached: one a drive; the same one resumes
     #[arg(long, value_name = "FILE")]
     repair_file: PathBuf,
     /// Directories with the original files

@@ -58,7 +58,7 @@ pub struct RepairExport {
     /// Directory with a second copy: the drive's files, or blobs by their names
     #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
     from: Option<PathBuf>,
-    /// Keep the progress in this file, and go on from it
+    /// Keep the progress in this file, and resume from it
     #[arg(long, value_name = "FILE")]
     repair_file: Option<PathBuf>,
     /// Full serial of the drive, as consent to writing on it

@@ -496,7 +496,7 @@ fn drive_here(index: &Index, entry: &ShardEntry, journal: &Path) -> Result<(), P
         taken.journal.as_deref().is_some_and(|place| std::path::absolute(&shared).is_ok_and(|own| own == place));
     if !is_begun && !is_shared {
         let place = taken.journal.as_deref().and_then(Path::parent).map(|dir| clean(&dir.display().to_string()));
-        let what = "the drive is attached here, and the records of the shard, without which it cannot go on, are on another host";
+        let what = "the drive is attached here, and the records of the shard, without which it cannot resume, are on another host";
         return refused(
             what.into(),
             match place {

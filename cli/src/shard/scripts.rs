@@ -176,7 +176,7 @@ fn parallel(index: &Index, dir: &str, docks: u32) -> String {
 # Runs the shards of {called} with GNU parallel, at most {docks} drives at once on each host; hosts by ssh.
 {credential}{CODES}
 # Ending `parallel` drops the connection, and the far program with it, without a checkpoint of its own: it resumes at the
-# last one. To stop at once and cleanly, send SIGTERM to `dray` on its host. Run this script again to go on: drives that are
+# last one. To stop at once and cleanly, send SIGTERM to `dray` on its host. Run this script again to resume: drives that are
 # done are passed over.
 set -uo pipefail
 shards={dir}

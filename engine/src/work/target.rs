@@ -540,7 +540,7 @@ fn drive_id(
     if transport.is_hardware() {
         let what = match options.for_service {
             true => "reports no serial number, which the service compares with the manifest",
-            false => "reports no serial number that it could be told from others by",
+            false => "reports no serial number, so it cannot be told from other drives",
         };
         return Err(Problem::new(Kind::Refused, what).value(name.to_owned()).advice(
             Advice::from("attach it without the dock, or give ")

@@ -134,7 +134,7 @@ impl StateFile {
         file.write_all(line.as_bytes()).map_err(|error| {
             Problem::new(Kind::Environment, format!("the state of the import cannot be kept: {error}"))
                 .path(&self.path)
-                .advice("make room and start the same command again: it goes on")
+                .advice("make room and start the same command again: it resumes")
         })
     }
 

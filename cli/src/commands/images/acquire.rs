@@ -22,7 +22,7 @@ use crate::signals::{self, Signals};
 #[command(
     after_help = "The drive is only read. Places that cannot be read become holes of the image, are tried again sector by \
                   sector from both sides, and are reported. The map is that of GNU ddrescue: either program continues what the \
-                  other began. Run again after an interruption, the command goes on.\n\nExamples:\n  \
+                  other began. Run again after an interruption, the command resumes.\n\nExamples:\n  \
                   dray acquire /dev/sdb --to sdb.img\n  dray acquire /dev/sdb --to sdb.img --only-used --key-file 9WM35C2V.xml"
 )]
 pub struct Acquire {

@@ -25,7 +25,7 @@ use crate::signals::{self, Signals};
 #[command(
     after_help = "The image is read once for all drives. The backup of a GPT goes to the end of each disk, and both copies \
                   say its size. The first sectors are written last, so that an unfinished drive holds no volume; all is \
-                  read back. Run again after an interruption, the command goes on where the drives are durable.\n\n\
+                  read back. Run again after an interruption, the command resumes where the drives are durable.\n\n\
                   Examples:\n  dray write 9WM35C2V.img /dev/sdb --key-file 9WM35C2V.xml\n  \
                   dray write golden.img /dev/sdb /dev/sdc /dev/sdd --only-used"
 )]
@@ -62,7 +62,7 @@ pub struct Clone {
     /// Number of further passes over bad sectors
     #[arg(long, value_name = "N", default_value = "1")]
     retries: u32,
-    /// Keep checkpoints in this directory: run again after a kill, the command goes on
+    /// Keep checkpoints in this directory: run again after a kill, the command resumes
     #[arg(long, value_name = "DIR")]
     checkpoints: Option<PathBuf>,
     /// Copy a prepared drive although the service would refuse the copy

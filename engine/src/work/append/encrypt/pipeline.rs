@@ -249,7 +249,7 @@ pub fn read(
     let Source { medium, pool, workers, name, .. } = source;
     let timeouts = Timeouts::default();
     let reader = BlockReader { medium, cipher, workers, stop: ended, slot_len, timeouts };
-    let gone = || Problem::new(Kind::Interrupted, "nobody takes what is read");
+    let gone = || Problem::new(Kind::Interrupted, "the pass ended before what was read was stored");
     let (mut early, mut next) = (BTreeMap::new(), 0);
     let result = reader.run_in(pool, loads, |arrived: Arrived<(usize, Piece)>| {
         let (number, piece) = arrived.what;
