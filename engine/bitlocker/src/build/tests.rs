@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::crypt::stretch::password_hash;
+use crate::crypt::stretch::{ROUNDS, password_hash};
 use crate::format::RegionOffsets;
 use crate::keys::KeyInput;
 use crate::map::{Mapping, Source};
@@ -49,9 +49,9 @@ impl Made {
 
 fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Made {
     let secrets = VolumeSecrets::draw(spec(cipher, sector, cluster), &mut Seeded::new(seed));
-    let mut reports = 0;
-    let region = secrets.region(&mut |_| reports += 1);
-    assert_eq!(reports, 64);
+    let mut done = 0;
+    let region = secrets.region(&mut |rounds| done = rounds);
+    assert_eq!(done, ROUNDS);
     Made { secrets, region }
 }
 
