@@ -69,7 +69,7 @@ pub fn stretch(hash: &Key32, salt: &[u8; SALT_LEN], progress: &mut dyn FnMut(u32
 }
 
 /// As [`stretch`], which is done once for the same hash and salt: a session opens a drive up to three times. The last
-/// [`KNOWN_MAX`] results stay in memory until the process ends, as the keys of drives under way do.
+/// 64 results stay in memory until the process ends, as the keys of drives under way do.
 pub fn stretch_once(hash: &Key32, salt: &[u8; SALT_LEN], progress: &mut dyn FnMut(u32)) -> Key32 {
     /// Results by the SHA-256 of what they come from, oldest first.
     static KNOWN: Mutex<VecDeque<([u8; 32], Key32)>> = Mutex::new(VecDeque::new());
