@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
@@ -71,24 +71,42 @@ pub fn stretch(hash: &Key32, salt: &[u8; SALT_LEN], progress: &mut dyn FnMut(u32
 /// As [`stretch`], which is done once for the same hash and salt: a session opens a drive up to three times. The last
 /// 64 results stay in memory until the process ends, as the keys of drives under way do.
 pub fn stretch_once(hash: &Key32, salt: &[u8; SALT_LEN], progress: &mut dyn FnMut(u32)) -> Key32 {
-    /// Results by the SHA-256 of what they come from, oldest first.
-    static KNOWN: Mutex<VecDeque<([u8; 32], Key32)>> = Mutex::new(VecDeque::new());
-    // Each entry is whole, also where another thread panicked.
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let input: [u8; 32] = Sha256::new().chain_update(hash.expose()).chain_update(salt).finalize().into();
-    let copy = |key: &Key32| Key32::new(*key.expose());
-    let found = known().iter().find(|(from, _)| *from == input).map(|(_, key)| copy(key));
-    if let Some(key) = found {
+    static KNOWN: Known = Known(Mutex::new(VecDeque::new()));
+    let input = input(hash, salt);
+    if let Some(key) = KNOWN.get(&input) {
         progress(ROUNDS);
         return key;
     }
     let key = stretch(hash, salt, progress);
-    let mut known = known();
-    if known.len() == KNOWN_MAX {
-        known.pop_front();
-    }
-    known.push_back((input, copy(&key)));
+    KNOWN.keep(input, &key);
     key
+}
+
+/// SHA-256 of what a stretched key comes from.
+fn input(hash: &Key32, salt: &[u8; SALT_LEN]) -> [u8; 32] {
+    Sha256::new().chain_update(hash.expose()).chain_update(salt).finalize().into()
+}
+
+/// Stretched keys by their [`input`], oldest first.
+struct Known(Mutex<VecDeque<([u8; 32], Key32)>>);
+
+impl Known {
+    fn get(&self, input: &[u8; 32]) -> Option<Key32> {
+        self.entries().iter().find(|(from, _)| from == input).map(|(_, key)| Key32::new(*key.expose()))
+    }
+
+    fn keep(&self, input: [u8; 32], key: &Key32) {
+        let mut entries = self.entries();
+        if entries.len() == KNOWN_MAX {
+            entries.pop_front();
+        }
+        entries.push_back((input, Key32::new(*key.expose())));
+    }
+
+    fn entries(&self) -> MutexGuard<'_, VecDeque<([u8; 32], Key32)>> {
+        // Each entry is whole, also where another thread panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The stretch's input for a password: SHA-256 twice over its UTF-16LE form, as typed, without a terminator.
@@ -256,21 +274,35 @@ pub(crate) mod tests {
         unhex(vector[name].as_str().unwrap())
     }
 
-    /// `DRAY_STRETCHES` is how many of each kind, for an emulated processor, which takes seconds for each.
     #[test]
     fn the_same_password_and_salt_are_stretched_once() {
         let hash = password_hash("stretched once");
-        let once = |salt: u8| {
+        let once = || {
             let mut reports = 0;
-            let key = stretch_once(&hash, &[salt; SALT_LEN], &mut |_| reports += 1);
+            let key = stretch_once(&hash, &[1; SALT_LEN], &mut |_| reports += 1);
             (*key.expose(), reports)
         };
-        let first = once(1);
-        assert_eq!(first, (*stretch(&hash, &[1; SALT_LEN], &mut |_| {}).expose(), 64));
-        assert_ne!(once(2).0, first.0, "another salt, another key");
-        assert_eq!(once(1), (first.0, 1), "known");
+        let key = *stretch(&hash, &[1; SALT_LEN], &mut |_| {}).expose();
+        assert_eq!(once(), (key, 64));
+        assert_eq!(once(), (key, 1), "known");
+        assert_ne!(input(&hash, &[2; SALT_LEN]), input(&hash, &[1; SALT_LEN]), "another salt, another key");
+        assert_ne!(input(&password_hash("another"), &[1; SALT_LEN]), input(&hash, &[1; SALT_LEN]));
     }
 
+    #[test]
+    fn the_oldest_of_too_many_known_keys_goes() {
+        let known = Known(Mutex::new(VecDeque::new()));
+        let name = |i: usize| [i as u8; 32];
+        for i in 0..=KNOWN_MAX {
+            known.keep(name(i), &Key32::new([i as u8 + 100; 32]));
+        }
+        assert!(known.get(&name(0)).is_none());
+        for i in 1..=KNOWN_MAX {
+            assert_eq!(known.get(&name(i)).map(|key| *key.expose()), Some([i as u8 + 100; 32]), "key {i}");
+        }
+    }
+
+    /// `DRAY_STRETCHES` is how many of each kind, for an emulated processor, which takes seconds for each.
     #[test]
     fn judge_windows_stretched_keys() {
         let most: usize = std::env::var("DRAY_STRETCHES").map_or(usize::MAX, |text| text.parse().unwrap());

@@ -27,7 +27,7 @@ pub(super) struct BatchEnd {
     pub offset: DeviceOffset,
     /// First file of the tree that continues after it.
     pub file: u32,
-    /// Bytes of all batches up to it.
+    /// Bytes of the batch; with the last durable batch, of all up to it.
     pub bytes: u64,
 }
 
